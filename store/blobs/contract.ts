@@ -1,0 +1,76 @@
+/**
+ * Content-addressed bytes. A blob's id is the SHA-256 of its content (lower-case hex). A blob lives as long as an owner links to it; links are
+ * written and removed in the owner's transaction, the bytes go later: candidate, tombstone, and a generation later removal (TRAPS 6).
+ */
+import type { KvReads, KvTransaction } from '../kv/contract.js';
+
+/** SHA-256 of the content, 64 lower-case hex digits. */
+export type BlobId = string;
+
+/** Who keeps a blob alive. */
+export type BlobOwner =
+  | { kind: 'message'; accountId: string; emailId: string }
+  | { kind: 'queue'; queueId: string }
+  /** Kept until `purge` finds it older than the upload lifetime (JMAP uploads). */
+  | { kind: 'upload'; accountId: string; uploadId: string };
+
+/** Bytes that are ready to be linked: small ones still in memory, large ones already written under `storageId` but not yet reachable. */
+export interface PreparedBlob {
+  readonly id: BlobId;
+  readonly sizeBytes: number;
+}
+
+/** Takes a stream of bytes. Up to `inlineLimitBytes` stay in memory; what is longer is compressed and written chunk by chunk as it arrives. */
+export interface BlobWriter {
+  readonly sizeBytes: number;
+  /** Returns a promise when the caller should wait (back-pressure), nothing otherwise. The chunk may be kept: do not reuse its memory. */
+  write(chunk: Uint8Array): Promise<void> | void;
+  /** No more bytes. Throws KvError when the store can't take them. */
+  finish(): Promise<PreparedBlob>;
+  /** Lets go of what was written. Safe at any time, also after `finish`, as long as nothing was linked. */
+  abort(): Promise<void>;
+}
+
+export interface BlobInfo {
+  id: BlobId;
+  sizeBytes: number;
+}
+
+export interface BlobStore {
+  writer(): BlobWriter;
+  /** Prepares bytes already in memory. Synchronous up to `inlineLimitBytes`. */
+  prepare(bytes: Uint8Array): PreparedBlob;
+  /**
+   * Makes the prepared bytes reachable and links them to `owner`, in `tx`. Reads the head (so that it conflicts with a purge), clears a
+   * tombstone, writes the bytes when they are not there. Running the body again is harmless.
+   */
+  linkPrepared(tx: KvTransaction, blob: PreparedBlob, owner: BlobOwner): Promise<void>;
+  /** Links an existing blob to one more owner. Throws `BlobMissing` when it is gone. */
+  link(tx: KvTransaction, id: BlobId, owner: BlobOwner): Promise<void>;
+  /** Removes a link and marks the blob as a candidate for purging. No read, no conflict. */
+  unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner): void;
+  /** Size, or undefined when there is no such blob. */
+  stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined>;
+  /** The bytes `[start, end)` as one Buffer; whole blob by default. Throws `BlobMissing`. */
+  read(id: BlobId, range?: { start?: number; end?: number }): Promise<Buffer>;
+  /** The bytes as a stream of chunks, read as they are consumed; never more than a few chunks in memory. Throws `BlobMissing`. */
+  stream(id: BlobId, range?: { start?: number; end?: number }): AsyncIterable<Buffer>;
+  /** One bounded pass of purging: candidates, tombstones of an earlier generation, abandoned uploads. Resumes by itself. */
+  purge(options: { nowSeconds: number; maxItems?: number; signal?: AbortSignal }): Promise<PurgeResult>;
+}
+
+export interface PurgeResult {
+  examined: number;
+  tombstoned: number;
+  removed: number;
+  removedBytes: number;
+  /** More was waiting than `maxItems`. */
+  more: boolean;
+}
+
+export class BlobMissing extends Error {
+  override readonly name = 'BlobMissing';
+  constructor(readonly id: BlobId) {
+    super(`no blob ${id}`);
+  }
+}
