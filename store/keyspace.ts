@@ -5,16 +5,20 @@
  * | key | value | written by | purged by |
  * |-|-|-|-|
  * | meta, name | small record | first start, upgrades | never |
+ * | meta, 'secret', name | 32 random bytes of this installation | first use | never |
  * | node, 'row', nodeId | node row: addresses, roles, formats, heartbeat | that node | whoever declares it dead, after its claims are free |
  * | node, 'fence', nodeId | empty | that node at start | whoever declares it dead, first of all |
  * | directory, 'domain', name | domain record | administration | domain removal |
  * | directory, 'account', accountId | account, group or list | administration | account removal |
- * | directory, 'address', address | accountId | with its account (also '@domain' for the catch-all) | with its account |
+ * | directory, 'address', domain, local part | accountId | with its account | with its account |
+ * | directory, 'members', id, part | members of a group or list | with its record | with its record |
+ * | directory, 'admin', id | empty: an account with administrator's rights | with its account | with its account |
  * | directory, 'generation' | 8-byte counter, raised by every directory write | atomic add | never |
  * | blob, 'head', blobId | size, storage id, chunk lengths, compression, tombstone | first link | purge |
  * | blob, 'chunk', storageId, n | bytes | blob writer | purge |
- * | blob, 'link', blobId, kind, owner… | empty | the owner's transaction | the owner's transaction |
- * | blob, 'upload', storageId | started (s) | blob writer, large blobs | first link, or purge when abandoned |
+ * | blob, 'link', blobId, kind, owner… | empty; of uploads the time (s) at which it ends | the owner's transaction | the owner's transaction |
+ * | blob, 'expiry', due (s), blobId, account, uploadId | empty | link of an upload | purge |
+ * | blob, 'upload', storageId | started (s), state, chunks; also the list of chunks to remove | blob writer, purge | first link, or purge |
  * | blob, 'candidate', blobId | generation (s) at which the last link may have gone | unlink | purge |
  * | mail, account, 'state' | modseq, used bytes, messages, uidvalidity seed | each change | account removal |
  * | mail, account, 'mailbox', mailboxId | mailbox record | mailbox changes | mailbox removal |

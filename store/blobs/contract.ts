@@ -74,3 +74,14 @@ export class BlobMissing extends Error {
     super(`no blob ${id}`);
   }
 }
+
+/** What is stored under a blob's keys is not what was written: a missing chunk, a wrong length, a wrong checksum, an unknown format. */
+export class BlobCorrupt extends Error {
+  override readonly name = 'BlobCorrupt';
+  constructor(
+    readonly id: BlobId,
+    what: string,
+  ) {
+    super(`blob ${id} is corrupt: ${what}`);
+  }
+}

@@ -54,7 +54,8 @@ export interface LocalTarget {
 
 export type VerifyResult =
   | { ok: true; principal: Principal; appPassword?: string }
-  | { ok: false; reason: 'invalid' | 'disabled' };
+  /** `unavailable`: too many passwords are being checked already; try again later. */
+  | { ok: false; reason: 'invalid' | 'disabled' | 'unavailable' };
 
 export interface ScramSecret {
   accountId: AccountId;

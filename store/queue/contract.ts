@@ -6,7 +6,17 @@
 import type { BlobId, PreparedBlob } from '../blobs/contract.js';
 import type { KvTransaction } from '../kv/contract.js';
 
-export const queueLimits = { shards: 64, maxRecipientsPerPart: 100, maxRecipientsPerMessage: 10_000 } as const;
+export const queueLimits = {
+  shards: 64,
+  maxRecipientsPerPart: 100,
+  maxRecipientsPerMessage: 10_000,
+  /** Destinations of one message that are born claimed by the accepting node; the others become due, so that every node can help. */
+  maxBornClaimed: 32,
+  /** What is kept of a reply's text, per recipient. */
+  maxReplyTextBytes: 480,
+  /** A destination record with all its replies stays below this. */
+  maxRecordBytes: 90_000,
+} as const;
 
 /** [a-z0-9], time-ordered, chosen before the transaction; the id that follows a message through logs. */
 export type QueueId = string;
@@ -56,6 +66,8 @@ export interface QueueMessage {
     accountId?: string;
     helo?: string;
   };
+  /** How many destination records it was born with; the last one that is done removes the message. */
+  partCount: number;
 }
 
 export type DestinationState = 'due' | 'claimed' | 'held';
@@ -81,7 +93,7 @@ export interface Destination {
   epoch: number;
 }
 
-export interface NewQueueMessage extends Omit<QueueMessage, 'blobId' | 'sizeBytes'> {
+export interface NewQueueMessage extends Omit<QueueMessage, 'blobId' | 'sizeBytes' | 'partCount'> {
   blob: PreparedBlob;
   destinations: { domain: string; isLocal: boolean; recipients: Omit<QueueRecipient, 'status'>[] }[];
 }
@@ -114,6 +126,8 @@ export interface SaveInput {
   /** Keep the claim (more of this destination is still being worked on). */
   keepClaim?: boolean;
   attempted?: { atMs: number };
+  /** What `current` or `currentAll` answered in this same run of the transaction body; spares reading it again. */
+  current?: Destination;
 }
 
 export interface SaveOutcome {
@@ -124,6 +138,8 @@ export interface SaveOutcome {
 }
 
 export interface Queue {
+  /** A new id, to be chosen before the transaction that enqueues under it. */
+  newId(): QueueId;
   /** Writes fence and node row. Call once before claiming. */
   registerNode(node: NodeIdentity): Promise<void>;
   /** Node ids that have a row or fence. */
@@ -135,7 +151,8 @@ export interface Queue {
 
   /**
    * Writes message, destinations and blob link in `tx`. With `claimFor`, up to `queueLimits`-bounded destinations are born claimed by this node and
-   * handed back, so that the accepting node delivers without a claim transaction; others become due now. Asserts the fence in that case.
+   * handed back, so that the accepting node delivers without a claim transaction; others become due now. Asserts the fence in that case (throws ClaimLost).
+   * Throws KvError `too-large` when the envelope can't be written in one transaction.
    */
   enqueue(
     tx: KvTransaction,
@@ -144,12 +161,23 @@ export interface Queue {
   ): Promise<ClaimedDestination[]>;
   /** Due entries of these shards, earliest first within each shard, at most `limit`; with the time of the next one that is not yet due. */
   due(shards: readonly number[], nowSeconds: number, limit: number): Promise<{ entries: DueEntry[]; nextDueAtSeconds?: number }>;
-  /** Claims in one transaction; a stale entry is removed (TRAPS 13) and answered with undefined, as is a lost race. */
+  /** Claims; answers those that were won. A stale entry is removed (TRAPS 13), a lost race passed over. Throws ClaimLost when the node is fenced. */
   claim(node: NodeIdentity, entries: readonly DueEntry[]): Promise<ClaimedDestination[]>;
   /** In the caller's transaction: asserts claim and fence (throws ClaimLost), applies results, releases or removes. */
   save(tx: KvTransaction, claimed: ClaimedDestination, input: SaveInput): Promise<SaveOutcome>;
   /** As `save`, also answers the destination as it is now in the store: for bodies that must decide by what is still pending (local delivery). */
   current(tx: KvTransaction, claimed: ClaimedDestination): Promise<Destination>;
+  /** `current` for many in one round trip; undefined for those that are lost. */
+  currentAll(tx: KvTransaction, claimed: readonly ClaimedDestination[]): Promise<(Destination | undefined)[]>;
+  /**
+   * Claims that the store holds under this node, at most `limit`. After an outage some may be there that the node was never told of (a commit that
+   * was unknown to the end); the runner adopts them. Those that `isKnown` says yes to are passed over unread and don't count.
+   */
+  claimsOf(
+    node: NodeIdentity,
+    limit: number,
+    isKnown?: (ref: { queueId: QueueId; domain: string; part: number }) => boolean,
+  ): Promise<ClaimedDestination[]>;
   /** Hands claims back, due at `dueAtSeconds`. Lost ones are passed over. */
   release(claimed: readonly ClaimedDestination[], dueAtSeconds: number): Promise<void>;
 
@@ -170,4 +198,9 @@ export interface Queue {
   onDue(listener: () => void): () => void;
   /** To be called after the commit of a transaction that enqueued without claim. */
   announceDue(): void;
+  /**
+   * Forgets the receipts of enqueues without a claim that are older than an hour. A receipt is what tells an enqueue that is run again after
+   * an unknown commit that its message was there, even when it has been delivered meanwhile.
+   */
+  forgetReceipts(nowSeconds: number): Promise<void>;
 }

@@ -1,0 +1,78 @@
+/**
+ * The control socket: how the command line reaches the running node. HTTP over a Unix-domain socket in the data directory that only the node's user
+ * may open (mode 0600); one POST per operation, JSON both ways.
+ */
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Logger } from '../../ops/telemetry/index.js';
+import { type OperationArguments, type OperationContext, OperationRefused, operations } from './operations.js';
+
+const maxRequestBytes = 1_048_576;
+
+export interface ControlServer {
+  close(): Promise<void>;
+}
+
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > maxRequestBytes) throw new OperationRefused(`request over ${maxRequestBytes} bytes`);
+    chunks.push(chunk);
+  }
+  return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+}
+
+function isArguments(value: unknown): value is OperationArguments {
+  return (
+    typeof value === 'object' && value !== null && 'positionals' in value && Array.isArray(value.positionals) && 'flags' in value
+  );
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  context: OperationContext,
+  logger: Logger,
+): Promise<void> {
+  const reply = (status: number, body: unknown) => {
+    response.writeHead(status, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(body ?? null));
+  };
+  const name = decodeURIComponent((request.url ?? '/').slice(1));
+  const operation = operations[name];
+  if (request.method !== 'POST' || !operation) return reply(404, { error: `no such operation: ${name}` });
+  try {
+    const args = await readJson(request);
+    if (!isArguments(args)) return reply(400, { error: 'not an operation request' });
+    reply(200, await operation.run(context, args));
+  } catch (error) {
+    if (error instanceof OperationRefused) return reply(409, { error: error.message });
+    logger.error({ err: error, operation: name }, 'an operation failed');
+    reply(500, { error: `${name} failed: ${(error as Error).message}` });
+  }
+}
+
+/** Listens on `path`. The caller holds the store's lock, so a socket file that is already there was left by a node that died. */
+export async function startControlServer(path: string, context: OperationContext, logger: Logger): Promise<ControlServer> {
+  rmSync(path, { force: true });
+  const server: Server = createServer((request, response) => void answer(request, response, context, logger));
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    // The socket is made with the process's umask: narrow it for the moment of its making, so that nobody else can slip in before the chmod.
+    const umask = process.umask(0o177);
+    server.listen(path, resolve);
+    process.umask(umask);
+  });
+  chmodSync(path, 0o600);
+  return {
+    async close() {
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeIdleConnections();
+      });
+      rmSync(path, { force: true });
+    },
+  };
+}

@@ -1,0 +1,322 @@
+/**
+ * What operators can do, one table for the command line and the control socket: name, usage, what it does. Results are plain JSON values.
+ */
+import { DirectoryError, type Principal, type PrincipalKind } from '../../store/directory/contract.js';
+import { MailError } from '../../store/mail/contract.js';
+import type { Destination, QueueMessage } from '../../store/queue/contract.js';
+import type { Stores } from '../stores.js';
+
+/** An operation that is refused or fails for a reason that its user can understand; exit code 1. */
+export class OperationRefused extends Error {
+  override readonly name = 'OperationRefused';
+}
+
+/** What the running node tells of itself; absent when the command line opened the store by itself. */
+export interface NodeFace {
+  describe(): Promise<Record<string, unknown>>;
+  /** Begins the drain; the process ends when it is done. */
+  drain(): void;
+  certificates(): Record<string, unknown>[];
+}
+
+export interface OperationContext {
+  stores: Pick<Stores, 'clock' | 'kv' | 'blobs' | 'mail' | 'directory' | 'queue'>;
+  node?: NodeFace;
+}
+
+export interface OperationArguments {
+  positionals: string[];
+  flags: Record<string, string | boolean | string[] | undefined>;
+}
+
+export interface Operation {
+  /** Positional arguments in capitals (required), flags in brackets. */
+  usage: string;
+  summary: string;
+  /** Only the running node can do it. */
+  needsNode?: boolean;
+  run(context: OperationContext, args: OperationArguments): Promise<unknown>;
+}
+
+const text = (value: OperationArguments['flags'][string]) => (typeof value === 'string' ? value : undefined);
+const list = (value: OperationArguments['flags'][string]) => (Array.isArray(value) ? value : undefined);
+
+function byteCount(value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const match = /^(\d{1,12})([kMGT]?)$/.exec(value);
+  if (!match) throw new OperationRefused(`a quota is a number of bytes, or one with k, M, G or T: '${value}'`);
+  return Number(match[1]) * 1024 ** ['', 'k', 'M', 'G', 'T'].indexOf(match[2]!);
+}
+
+function requireNode(context: OperationContext): NodeFace {
+  if (!context.node) throw new OperationRefused('no node is running');
+  return context.node;
+}
+
+/** Directory and mailbox complaints are answers, not failures. */
+function refusals(run: Operation['run']): Operation['run'] {
+  return async (context, args) => {
+    try {
+      return await run(context, args);
+    } catch (error) {
+      if (error instanceof DirectoryError || error instanceof MailError)
+        throw new OperationRefused(error.message, { cause: error });
+      throw error;
+    }
+  };
+}
+
+function principalRow(principal: Principal): Record<string, unknown> {
+  const { id, address, displayName, aliases, members, isEnabled, isAdmin, quotaLimitBytes, createdAtMs } = principal;
+  return {
+    address,
+    id,
+    displayName,
+    aliases,
+    ...(principal.kind === 'account' ? { isAdmin } : { members }),
+    isEnabled,
+    quotaLimitBytes: quotaLimitBytes ?? null,
+    createdAt: new Date(createdAtMs).toISOString(),
+  };
+}
+
+function principalOperations(kind: PrincipalKind): Record<string, Operation> {
+  const members = kind === 'account' ? '' : ' [--member ADDRESS ...]';
+  const password = kind === 'account' ? ' [--password PW] [--admin]' : '';
+  const settings = `[--name TEXT]${password} [--alias ADDRESS ...]${members}${kind === 'list' ? '' : ' [--quota BYTES]'}`;
+  const existing = async ({ stores }: OperationContext, address: string) => {
+    const principal = await stores.directory.principal(address);
+    if (!principal || principal.kind !== kind) throw new OperationRefused(`there is no ${kind} ${address}`);
+    return principal;
+  };
+  return {
+    [`${kind} list`]: {
+      usage: '',
+      summary: `all ${kind}s`,
+      run: async ({ stores }) => (await stores.directory.principals(kind)).map(principalRow),
+    },
+    [`${kind} show`]: {
+      usage: 'ADDRESS',
+      summary: `one ${kind}`,
+      run: refusals(async (context, { positionals }) => {
+        const principal = await existing(context, positionals[0]!);
+        const usage = kind === 'list' ? {} : await context.stores.mail.usage(principal.id);
+        return { ...principalRow(principal), ...usage };
+      }),
+    },
+    [`${kind} create`]: {
+      usage: `ADDRESS ${settings}`,
+      summary: `make a ${kind}`,
+      run: refusals(async ({ stores }, { positionals, flags }) => {
+        const principal = await stores.directory.createPrincipal({
+          kind,
+          address: positionals[0]!,
+          displayName: text(flags.name),
+          password: text(flags.password),
+          aliases: list(flags.alias),
+          members: list(flags.member),
+          quotaLimitBytes: byteCount(text(flags.quota)),
+          isAdmin: flags.admin === true,
+        });
+        if (kind !== 'list') await stores.mail.ensureAccount(principal.id);
+        return principalRow(principal);
+      }),
+    },
+    [`${kind} update`]: {
+      usage: `ADDRESS ${settings}`,
+      summary: `change a ${kind}; --alias and --member replace all`,
+      run: refusals(async (context, { positionals, flags }) => {
+        await existing(context, positionals[0]!);
+        const password = text(flags.password);
+        if (password !== undefined) await context.stores.directory.setPassword(positionals[0]!, password);
+        const change = {
+          ...(text(flags.name) === undefined ? {} : { displayName: text(flags.name)! }),
+          ...(list(flags.alias) ? { aliases: list(flags.alias)! } : {}),
+          ...(list(flags.member) ? { members: list(flags.member)! } : {}),
+          ...(text(flags.quota) === undefined ? {} : { quotaLimitBytes: byteCount(text(flags.quota))! }),
+          ...(flags.admin === true ? { isAdmin: true } : {}),
+        };
+        return principalRow(await context.stores.directory.updatePrincipal(positionals[0]!, change));
+      }),
+    },
+    ...switchOperation(kind, 'enable', true, existing),
+    ...switchOperation(kind, 'disable', false, existing),
+    [`${kind} remove`]: {
+      usage: 'ADDRESS',
+      summary: `remove a ${kind}${kind === 'list' ? '' : ' and its mail'}`,
+      run: refusals(async (context, { positionals }) => {
+        await existing(context, positionals[0]!);
+        const principal = await context.stores.directory.removePrincipal(positionals[0]!);
+        if (kind !== 'list') await context.stores.mail.removeAccount(principal.id);
+        return { removed: principal.address };
+      }),
+    },
+  };
+}
+
+function switchOperation(
+  kind: PrincipalKind,
+  verb: string,
+  isEnabled: boolean,
+  existing: (context: OperationContext, address: string) => Promise<Principal>,
+): Record<string, Operation> {
+  return {
+    [`${kind} ${verb}`]: {
+      usage: 'ADDRESS',
+      summary: `${verb} a ${kind}`,
+      run: refusals(async (context, { positionals }) => {
+        await existing(context, positionals[0]!);
+        return principalRow(await context.stores.directory.updatePrincipal(positionals[0]!, { isEnabled }));
+      }),
+    },
+  };
+}
+
+const domainOperations: Record<string, Operation> = {
+  'domain list': { usage: '', summary: 'all local domains', run: async ({ stores }) => stores.directory.domains() },
+  'domain create': {
+    usage: 'NAME [--catch-all ADDRESS]',
+    summary: 'take mail for a domain',
+    run: refusals(async ({ stores }, { positionals, flags }) =>
+      stores.directory.createDomain(positionals[0]!, { catchAll: text(flags['catch-all']) }),
+    ),
+  },
+  'domain remove': {
+    usage: 'NAME',
+    summary: 'no longer take mail for a domain',
+    run: refusals(async ({ stores }, { positionals }) => {
+      await stores.directory.removeDomain(positionals[0]!);
+      return { removed: positionals[0]! };
+    }),
+  },
+};
+
+const appPasswordOperations: Record<string, Operation> = {
+  'account app-passwords': {
+    usage: 'ADDRESS',
+    summary: 'app passwords of an account',
+    run: refusals(async ({ stores }, { positionals }) => stores.directory.appPasswords(positionals[0]!)),
+  },
+  'account add-app-password': {
+    usage: 'ADDRESS NAME',
+    summary: 'make an app password; it is shown once',
+    run: refusals(async ({ stores }, { positionals }) => ({
+      password: await stores.directory.createAppPassword(positionals[0]!, positionals[1]!),
+    })),
+  },
+  'account remove-app-password': {
+    usage: 'ADDRESS NAME',
+    summary: 'revoke an app password',
+    run: refusals(async ({ stores }, { positionals }) => {
+      await stores.directory.removeAppPassword(positionals[0]!, positionals[1]!);
+      return { removed: positionals[1]! };
+    }),
+  },
+};
+
+function queueRow({ message, destinations }: { message: QueueMessage; destinations: Destination[] }): Record<string, unknown> {
+  const next = destinations.filter((destination) => destination.state === 'due').map((destination) => destination.dueAtSeconds);
+  return {
+    id: message.id,
+    from: message.from,
+    sizeBytes: message.sizeBytes,
+    receivedAt: new Date(message.receivedAtMs).toISOString(),
+    states: [...new Set(destinations.map((destination) => destination.state))],
+    domains: [...new Set(destinations.map((destination) => destination.domain))],
+    pending: destinations.flatMap(({ recipients }) => recipients.filter(({ status }) => status === 'pending')).length,
+    nextAttemptAt: next.length === 0 ? null : new Date(Math.min(...next) * 1000).toISOString(),
+  };
+}
+
+const nowSeconds = (context: OperationContext) => Math.floor(context.stores.clock.nowMs() / 1000);
+
+function queueVerb(summary: string, run: (context: OperationContext, id: string) => Promise<number | boolean>): Operation {
+  return {
+    usage: 'ID',
+    summary,
+    run: async (context, { positionals }) => {
+      const changed = await run(context, positionals[0]!);
+      if (!changed) throw new OperationRefused(`nothing to do for ${positionals[0]!} in the queue`);
+      return { id: positionals[0]!, ...(typeof changed === 'number' ? { destinations: changed } : {}) };
+    },
+  };
+}
+
+const queueOperations: Record<string, Operation> = {
+  'queue list': {
+    usage: '[--limit N]',
+    summary: 'messages in the queue',
+    run: async ({ stores }, { flags }) => {
+      const limit = Math.min(Number(text(flags.limit) ?? '100') || 100, 10_000);
+      return (await stores.queue.list({ limit })).map(queueRow);
+    },
+  },
+  'queue show': {
+    usage: 'ID',
+    summary: 'one message with every recipient',
+    run: async ({ stores }, { positionals }) => {
+      const found = await stores.queue.show(positionals[0]!);
+      if (!found) throw new OperationRefused(`${positionals[0]!} is not in the queue`);
+      return found;
+    },
+  },
+  'queue retry': queueVerb('try again now', (context, id) => context.stores.queue.retryNow(id, nowSeconds(context))),
+  'queue hold': queueVerb('keep, but do not try', (context, id) => context.stores.queue.hold(id)),
+  'queue unhold': queueVerb('try again after a hold', (context, id) => context.stores.queue.unhold(id, nowSeconds(context))),
+  'queue cancel': queueVerb('remove without a bounce', (context, id) => context.stores.queue.cancel(id)),
+  'queue counts': {
+    usage: '',
+    summary: 'how much is due, scheduled, claimed',
+    run: async (context) => context.stores.queue.counts(nowSeconds(context)),
+  },
+};
+
+const nodeOperations: Record<string, Operation> = {
+  'node list': {
+    usage: '',
+    summary: 'the nodes',
+    needsNode: true,
+    run: async (context) => [await requireNode(context).describe()],
+  },
+  'node show': { usage: '', summary: 'this node', needsNode: true, run: async (context) => requireNode(context).describe() },
+  'node drain': {
+    usage: '',
+    summary: 'finish or hand back all work, then stop',
+    needsNode: true,
+    run: async (context) => {
+      requireNode(context).drain();
+      return { draining: true };
+    },
+  },
+  'cert list': {
+    usage: '',
+    summary: 'certificates served',
+    needsNode: true,
+    run: async (context) => requireNode(context).certificates(),
+  },
+  'store check': {
+    usage: '',
+    summary: 'recount every account and compare',
+    run: async ({ stores }) => {
+      const differences: string[] = [];
+      const accounts = [...(await stores.directory.principals('account')), ...(await stores.directory.principals('group'))];
+      for (const account of accounts) {
+        const found = await stores.mail.recount(account.id);
+        differences.push(...found.differences.map((difference) => `${account.address}: ${difference}`));
+      }
+      if (differences.length > 0) throw new OperationRefused(`${differences.length} differences:\n${differences.join('\n')}`);
+      return { accounts: accounts.length, differences: 0 };
+    },
+  },
+};
+
+/** By name, two words each. */
+export const operations: Record<string, Operation> = {
+  ...nodeOperations,
+  ...queueOperations,
+  ...principalOperations('account'),
+  ...appPasswordOperations,
+  ...domainOperations,
+  ...principalOperations('group'),
+  ...principalOperations('list'),
+};

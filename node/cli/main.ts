@@ -1,0 +1,43 @@
+/**
+ * The `starling` command. `serve` and `quickstart` run a node in the foreground; everything else is an operation on a running node (through its control
+ * socket) or, when none runs, on the store itself. Exit codes: 0 done, 1 refused or failed, 2 usage.
+ */
+import { ConfigError } from '../config/load.js';
+import { UsageError } from './arguments.js';
+import { runOperation } from './operate.js';
+import { printHelp } from './output.js';
+import { runQuickstart, runServe } from './run-node.js';
+
+async function main(argv: string[]): Promise<number> {
+  const [command, ...rest] = argv;
+  switch (command) {
+    case undefined:
+    case 'help':
+    case '--help':
+    case '-h':
+      printHelp();
+      return command === undefined ? 2 : 0;
+    case 'quickstart':
+      return runQuickstart(rest);
+    case 'serve':
+      return runServe(rest);
+    default:
+      return runOperation(argv);
+  }
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  if (error instanceof UsageError) {
+    process.stderr.write(`starling: ${error.message}\nTry 'starling help'.\n`);
+    process.exitCode = 2;
+  } else {
+    const known = error instanceof ConfigError || (error instanceof Error && error.name === 'StartError');
+    process.stderr.write(
+      `starling: ${known ? (error as Error).message : error instanceof Error ? error.stack : String(error)}\n`,
+    );
+    // Not by the exit code alone: what a failed start left running must not keep the process alive.
+    process.exit(1);
+  }
+}

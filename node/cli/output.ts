@@ -1,0 +1,61 @@
+/** What the command prints: JSON with `--json`, otherwise plain lines and tables for people. */
+import { operations } from '../api/operations.js';
+
+export function printHelp(): void {
+  const lines = [
+    'starling: a mail server node',
+    '',
+    'Run a node',
+    '  starling quickstart [--data DIR] [--port-offset N] [--password PW] [--config FILE]   a first node with three accounts',
+    '  starling serve --config FILE                                                         a node with the settings in FILE',
+    '',
+    'Operate (on the node that runs on --data DIR, default ./data; where none runs, on its store)',
+    ...Object.entries(operations).map(
+      ([name, operation]) => `  starling ${`${name} ${operation.usage}`.trim().padEnd(62)} ${operation.summary}`,
+    ),
+    '',
+    'All of them take --json. Exit codes: 0 done, 1 refused or failed, 2 usage.',
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+function cell(value: unknown): string {
+  if (value === undefined || value === null) return '-';
+  if (Array.isArray(value)) return value.map(cell).join(',');
+  if (typeof value === 'object') return JSON.stringify(value);
+  return String(value);
+}
+
+function table(rows: Record<string, unknown>[]): string {
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cells = [columns, ...rows.map((row) => columns.map((column) => cell(row[column])))];
+  const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]!.length)));
+  return cells
+    .map((line) =>
+      line
+        .map((text, index) => text.padEnd(widths[index]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** Prints an operation's result. */
+export function printResult(result: unknown, json: boolean): void {
+  if (json) {
+    process.stdout.write(`${JSON.stringify(result ?? null)}\n`);
+  } else if (Array.isArray(result)) {
+    const rows = result.every((row) => typeof row === 'object' && row !== null);
+    process.stdout.write(
+      result.length === 0 ? '(none)\n' : `${rows ? table(result as Record<string, unknown>[]) : result.join('\n')}\n`,
+    );
+  } else if (typeof result === 'object' && result !== null) {
+    const entries = Object.entries(result);
+    const width = Math.max(...entries.map(([name]) => name.length));
+    process.stdout.write(`${entries.map(([name, value]) => `${name.padEnd(width)}  ${cell(value)}`).join('\n')}\n`);
+  } else if (result !== undefined && result !== null) {
+    process.stdout.write(`${String(result)}\n`);
+  } else {
+    process.stdout.write('done\n');
+  }
+}

@@ -1,0 +1,49 @@
+/** Reads the local file (TOML) and says in plain sentences what is wrong with it. */
+import { readFileSync } from 'node:fs';
+import { parse, TomlError } from 'smol-toml';
+import { type Config, type ConfigInput, configSchema } from './schema.js';
+
+/** The file can't be used; `message` is for the person who wrote it. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** Checks settings and fills in defaults. Throws `ConfigError` naming each setting that is wrong. */
+export function checkConfig(input: ConfigInput, where = 'configuration'): Config {
+  const result = configSchema.safeParse(input);
+  if (!result.success) {
+    const problems = result.error.issues.map((issue) => `  ${issue.path.join('.') || '(top)'}: ${issue.message}`);
+    throw new ConfigError(`${where} is not valid:\n${problems.join('\n')}`);
+  }
+  const config = result.data;
+  if ((config.tls.certificateFile === undefined) !== (config.tls.privateKeyFile === undefined)) {
+    throw new ConfigError(`${where} is not valid:\n  tls: certificateFile and privateKeyFile go together`);
+  }
+  const names = config.listeners.map((listener) => listener.name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice) throw new ConfigError(`${where} is not valid:\n  listeners: the name ${twice} is used twice`);
+  return config;
+}
+
+/** Reads and checks a TOML file. Throws `ConfigError`. */
+export function loadConfig(file: string): Config {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new ConfigError(`can't read ${file}: ${(error as Error).message}`, { cause: error });
+  }
+  let parsed: unknown;
+  try {
+    parsed = parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    throw new ConfigError(
+      `${file} is not valid TOML (line ${error.line}, column ${error.column}): ${error.message.split('\n')[0]}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return checkConfig(parsed as ConfigInput, file);
+}

@@ -1,0 +1,39 @@
+/** The settings of a first node: one domain, three accounts, everything on 127.0.0.1, ports that need no privilege. */
+import type { ConfigInput } from './schema.js';
+
+export const quickstartDomain = 'example.test';
+export const quickstartAccounts = ['admin', 'alice', 'bob'].map((name) => `${name}@${quickstartDomain}`);
+
+/** Ports before the offset is added (README, "Ports"). */
+export const quickstartPorts = {
+  smtp: 2525,
+  submission: 2587,
+  submissions: 2465,
+  lmtp: 2424,
+  imap: 2143,
+  imaps: 2993,
+  http: 2080,
+  https: 2443,
+} as const;
+
+/** Everything with the quickstart's defaults; `overrides` replaces whole sections. */
+export function quickstartConfig(data: string, portOffset: number, overrides: Partial<ConfigInput> = {}): ConfigInput {
+  const at = (name: keyof typeof quickstartPorts) => ({ name, port: quickstartPorts[name] + portOffset });
+  return {
+    data,
+    hostname: `mail.${quickstartDomain}`,
+    listeners: [
+      { ...at('smtp'), protocol: 'smtp', tls: 'starttls' },
+      { ...at('submission'), protocol: 'submission', tls: 'starttls' },
+      { ...at('submissions'), protocol: 'submission', tls: 'implicit' },
+      { ...at('lmtp'), protocol: 'lmtp', tls: 'none' },
+      { ...at('imap'), protocol: 'imap', tls: 'starttls' },
+      { ...at('imaps'), protocol: 'imap', tls: 'implicit' },
+      { ...at('http'), protocol: 'http', tls: 'none' },
+      { ...at('https'), protocol: 'http', tls: 'implicit' },
+    ],
+    // For trying things out, any password will do; `serve` asks for more.
+    directory: { minPasswordCharacters: 1 },
+    ...overrides,
+  };
+}

@@ -1,0 +1,167 @@
+/** From settings to listening sockets with SMTP, LMTP and IMAP sessions behind them. */
+import { type Logger, systemClock, systemRandom } from '../ops/telemetry/index.js';
+import { defaultImapLimits, type ImapLimits, ImapSession } from '../protocols/imap/index.js';
+import type { SaslBackend } from '../protocols/sasl/contract.js';
+import type { ScramSettings } from '../protocols/sasl/index.js';
+import {
+  defaultSmtpLimits,
+  type SmtpHandler,
+  type SmtpLimits,
+  type SmtpMode,
+  SmtpSession,
+} from '../protocols/smtp/server/index.js';
+import type { Config, ListenerConfig } from './config/schema.js';
+import { type CertificateStore, type ListenerConnection, TcpListener, type TlsInfo } from './listeners/index.js';
+import { OpenSessions } from './sessions.js';
+import type { Stores } from './stores.js';
+
+export interface LineListenerDependencies {
+  config: Config;
+  stores: Stores;
+  certificates: CertificateStore;
+  smtpHandler: SmtpHandler;
+  sasl: SaslBackend;
+  scram: ScramSettings;
+  logger: Logger;
+}
+
+type LineProtocol = Exclude<ListenerConfig['protocol'], 'http'>;
+type Serve = (connection: ListenerConnection, settings: ListenerConfig, logger: Logger) => void;
+
+const smtpModes = { smtp: 'mx', submission: 'submission', lmtp: 'lmtp' } as const satisfies Record<string, SmtpMode>;
+
+/** RFC 5321 4.2.1 and RFC 9051 7.1.5: what a full listener says before it hangs up. */
+const refusals: Record<LineProtocol, (reason: string) => string> = {
+  smtp: () => '421 4.7.0 Too many connections, please try again later\r\n',
+  submission: () => '421 4.7.0 Too many connections, please try again later\r\n',
+  lmtp: () => '421 4.7.0 Too many connections, please try again later\r\n',
+  imap: () => '* BYE [UNAVAILABLE] Too many connections\r\n',
+};
+
+function smtpLimits(config: Config): SmtpLimits {
+  const { maxMessageBytes, maxRecipients, bareLineEnds, commandTimeoutSeconds, dataTimeoutSeconds } = config.smtp;
+  return {
+    ...defaultSmtpLimits,
+    maxMessageBytes,
+    maxRecipients,
+    bareLineEnds,
+    commandTimeoutMs: commandTimeoutSeconds * 1000,
+    dataTimeoutMs: dataTimeoutSeconds * 1000,
+  };
+}
+
+function imapLimits(config: Config): ImapLimits {
+  const { maxAppendBytes, idleKeepAliveSeconds, autoLogoutSeconds } = config.imap;
+  return {
+    ...defaultImapLimits,
+    grammar: { ...defaultImapLimits.grammar, maxMessageBytes: maxAppendBytes },
+    keepAliveMs: idleKeepAliveSeconds * 1000,
+    idleTimeoutMs: autoLogoutSeconds * 1000,
+  };
+}
+
+const facts = (tls: TlsInfo | undefined) => tls && { protocol: tls.protocol, cipher: tls.cipher, serverName: tls.serverName };
+
+/** All listeners of the line protocols, and the sessions behind them. */
+export class LineListeners {
+  readonly sessions = new OpenSessions();
+  readonly #listeners: TcpListener[];
+
+  constructor(readonly dependencies: LineListenerDependencies) {
+    const serve = this.#protocols();
+    const lines = dependencies.config.listeners.filter((settings) => settings.protocol !== 'http');
+    this.#listeners = lines.map((settings) => {
+      const protocol = settings.protocol as LineProtocol;
+      const logger = dependencies.logger.child({ listener: settings.name });
+      return new TcpListener({
+        name: settings.name,
+        host: settings.host,
+        port: settings.port,
+        tls: settings.tls === 'implicit' ? 'implicit' : 'none',
+        certificates: dependencies.certificates,
+        maxConnections: settings.maxConnections,
+        maxConnectionsPerAddress: settings.maxConnectionsPerAddress,
+        onConnection: (connection) => serve[protocol](connection, settings, logger),
+        refusal: refusals[protocol],
+        logger,
+      });
+    });
+  }
+
+  async listen(): Promise<void> {
+    for (const listener of this.#listeners) await listener.listen();
+  }
+
+  stopAccepting(): void {
+    for (const listener of this.#listeners) listener.stopAccepting();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => listener.close()));
+  }
+
+  #protocols(): Record<LineProtocol, Serve> {
+    const { config, stores, smtpHandler, sasl, scram } = this.dependencies;
+    const limits = smtpLimits(config);
+    const imap = { limits: imapLimits(config), serverName: config.hostname };
+    const smtp: Serve = (connection, settings, logger) => {
+      const mode = smtpModes[settings.protocol as keyof typeof smtpModes];
+      const session = new SmtpSession({
+        connection: {
+          ...addresses(connection),
+          secure: connection.tls !== undefined,
+          tls: facts(connection.tls),
+          startTls:
+            settings.tls === 'starttls'
+              ? async () => ({ socket: await connection.startTls(), tls: facts(connection.tls)! })
+              : undefined,
+        },
+        mode,
+        handler: smtpHandler,
+        hostname: config.hostname,
+        serverName: 'Starling',
+        logger: logger.child({ connectionId: connection.connectionId }),
+        limits,
+        clock: systemClock,
+        random: systemRandom,
+        scram,
+      });
+      this.sessions.add(session, session.closed());
+      session.start();
+    };
+    const accounts = {
+      quotaLimitBytes: async (accountId: string) => (await stores.directory.principalById(accountId))?.quotaLimitBytes,
+    };
+    return {
+      smtp,
+      submission: smtp,
+      lmtp: smtp,
+      imap: (connection, settings, logger) => {
+        const session = new ImapSession(
+          {
+            ...addresses(connection),
+            secure: connection.tls !== undefined,
+            startTls: settings.tls === 'starttls' ? () => connection.startTls() : undefined,
+          },
+          {
+            ...imap,
+            mail: stores.mail,
+            blobs: stores.blobs,
+            sasl,
+            scram,
+            accounts,
+            clock: systemClock,
+            random: systemRandom,
+            logger: logger.child({ connectionId: connection.connectionId }),
+          },
+        );
+        this.sessions.add(session, session.run());
+      },
+    };
+  }
+}
+
+function addresses(connection: ListenerConnection) {
+  const { socket, remoteAddress, remotePort, localAddress, localPort } = connection;
+  return { socket, remoteAddress, remotePort, localAddress, localPort };
+}

@@ -1,0 +1,204 @@
+/**
+ * Delivers claimed local destinations: message and dequeue in one transaction. A single mailbox goes through `mailbox-writer.ts`, where messages
+ * for one account are combined; several accounts, lists, refusals and success reports go through `settle.ts`.
+ */
+import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
+import { summarizeWithin } from '../../protocols/message/index.js';
+import { BlobMissing, type BlobStore, type PreparedBlob } from '../../store/blobs/contract.js';
+import { LargeBlob } from '../../store/blobs/prepared.js';
+import type { Directory } from '../../store/directory/contract.js';
+import type { KvStore, KvTransaction } from '../../store/kv/contract.js';
+import { type ChangeNotice, MailError, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
+import type { ClaimedDestination, Queue, SaveOutcome } from '../../store/queue/index.js';
+import { type AccountDelivery, findRoutes, type Routes } from './local-routes.js';
+import { createMailboxFinder } from './mailbox-finder.js';
+import { createMailboxWriter } from './mailbox-writer.js';
+import { attemptsTotal, deliverySeconds, messagesTotal } from './metrics.js';
+import { attemptNumber, nextAttemptAtSeconds, wantsSuccessReport } from './retry-schedule.js';
+import type { MailflowSettings } from './settings.js';
+import { isPending, type Settle } from './settle.js';
+import type { DeliveryJob, DeliveryReply } from './types.js';
+
+export interface LocalDeliveryDependencies {
+  kv: KvStore;
+  queue: Queue;
+  blobs: BlobStore;
+  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
+  directory: Pick<Directory, 'resolve' | 'principalById'>;
+  settle: Settle;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  settings: MailflowSettings;
+}
+
+/** Delivers one claimed destination to its end. Throws ClaimLost, or KvError when the store can't be used: the claim is then still ours. */
+export type DeliverLocal = (job: DeliveryJob) => Promise<void>;
+
+const fullMailbox: DeliveryReply = { code: 452, enhanced: '4.2.2', text: 'The mailbox is full' };
+const lostContent: DeliveryReply = { code: 554, enhanced: '5.3.0', text: 'The content of this message is lost' };
+
+const maxSummaryBytes = 90_000;
+
+/** What mailboxes keep of a message. */
+interface Content {
+  blob: PreparedBlob;
+  summary: Buffer;
+  messageIds: string[];
+}
+
+/** One destination while it is being delivered. */
+interface Delivery {
+  job: DeliveryJob;
+  claimed: ClaimedDestination;
+  /** Read and parsed once, when the first mailbox needs it. */
+  content(): Promise<Content>;
+}
+
+export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal {
+  const writeToMailbox = createMailboxWriter({ ...d, gate: d.mail.gate });
+  const finder = createMailboxFinder(d.mail);
+
+  /** One transaction for what `routes` holds; when a mailbox refuses, each recipient alone. `keepClaim`: others follow. */
+  async function deliverRoutes(delivery: Delivery, routes: Routes, keepClaim: boolean): Promise<void> {
+    const { claimed, job } = delivery;
+    const { addresses } = routes;
+    try {
+      const only = keepClaim ? undefined : onlyAccount(claimed, routes);
+      if (only) await toOneAccount(delivery, routes, only);
+      else await settleRoutes(d, delivery, routes, keepClaim);
+    } catch (error) {
+      for (const { abort } of routes.expansions) await abort().catch(() => {});
+      if (!(error instanceof MailError)) throw error;
+      for (const { accountId } of routes.accounts) finder.forget(accountId);
+      if (addresses.length === 1) return refused(d, delivery, addresses[0]!, keepClaim, error);
+      for (const [i, address] of addresses.entries()) {
+        await deliverRoutes(delivery, await findRoutes(d, finder, job, [address]), keepClaim || i < addresses.length - 1);
+      }
+    }
+  }
+
+  async function toOneAccount(delivery: Delivery, { verdicts }: Routes, account: AccountDelivery): Promise<void> {
+    const { claimed } = delivery;
+    const message = newMessage(claimed, await delivery.content(), account);
+    const { accountId, quotaLimitBytes } = account;
+    const nowMs = d.clock.nowMs();
+    const attempts = attemptNumber(claimed.destination);
+    const nextDueAtSeconds = nextAttemptAtSeconds(d.settings, attempts, nowMs, claimed.message.expiresAtMs, d.random);
+    const insert = { claimed, message, quotaLimitBytes, verdicts, nowMs, nextDueAtSeconds };
+    const outcome = await writeToMailbox(accountId, insert);
+    attemptsTotal.inc({ kind: 'local', result: 'delivered' }, verdicts.length);
+    if (outcome.isMessageDone) messagesTotal.inc({ event: 'completed' });
+    logDelivered(d, claimed, verdicts.length, [account]);
+  }
+
+  return async (job) => {
+    const { claimed } = job;
+    const delivery: Delivery = { job, claimed, content: contentOf(d, job) };
+    const addresses = claimed.destination.recipients.filter(isPending).map(({ address }) => address);
+    try {
+      for (let rest = addresses; rest.length > 0; ) {
+        const routes = await findRoutes(d, finder, job, rest);
+        rest = rest.slice(routes.addresses.length);
+        await deliverRoutes(delivery, routes, rest.length > 0);
+      }
+    } catch (error) {
+      if (!(error instanceof BlobMissing)) throw error;
+      d.logger.error({ queueId: claimed.message.id, blobId: claimed.message.blobId }, 'content of a queued message is missing');
+      const verdicts = addresses.map((address) => ({ address, verdict: 'failed' as const, reply: lostContent }));
+      await d.settle({ claimed, verdicts, kind: 'local' });
+    }
+  };
+}
+
+/** The account that all routes lead to, when nothing but its insert is needed: the fast way. */
+function onlyAccount({ destination }: ClaimedDestination, { accounts, verdicts }: Routes): AccountDelivery | undefined {
+  if (accounts.length !== 1 || verdicts.some(({ verdict }) => verdict !== 'delivered')) return undefined;
+  return destination.recipients.some(wantsSuccessReport) ? undefined : accounts[0];
+}
+
+/** Several accounts, lists, refusals, success reports: one transaction for all of them. */
+async function settleRoutes(
+  d: LocalDeliveryDependencies,
+  delivery: Delivery,
+  routes: Routes,
+  keepClaim: boolean,
+): Promise<SaveOutcome> {
+  const { claimed } = delivery;
+  const content = routes.accounts.length > 0 ? await delivery.content() : undefined;
+  const nowSeconds = Math.floor(d.clock.nowMs() / 1000);
+  let notices: (ChangeNotice | undefined)[] = [];
+  const alongside = async (tx: KvTransaction) => {
+    notices = [];
+    for (const account of routes.accounts) {
+      const writer = await d.mail.openWriter(tx, account.accountId);
+      await writer.insertMessage(newMessage(claimed, content!, account), { quotaLimitBytes: account.quotaLimitBytes });
+      notices.push(writer.finish());
+    }
+    for (const { message } of routes.expansions) await d.queue.enqueue(tx, message, { nowSeconds });
+  };
+  const outcome = await d.settle({ claimed, verdicts: routes.verdicts, kind: 'local', keepClaim, alongside });
+  for (const notice of notices) d.mail.announce(notice);
+  if (routes.expansions.length > 0) {
+    messagesTotal.inc({ event: 'expanded' }, routes.expansions.length);
+    d.queue.announceDue();
+    for (const { message } of routes.expansions) {
+      d.logger.info({ queueId: claimed.message.id, expandedAs: message.id }, 'list expanded');
+    }
+  }
+  if (routes.accounts.length > 0) logDelivered(d, claimed, routes.verdicts.length, routes.accounts);
+  return outcome;
+}
+
+/** A mailbox that can't take the message now: tried again until the message's time is over, then bounced. */
+async function refused(
+  d: LocalDeliveryDependencies,
+  { claimed }: Delivery,
+  address: string,
+  keepClaim: boolean,
+  error: MailError,
+) {
+  const reply = error.code === 'over-quota' ? fullMailbox : { code: 451, enhanced: '4.2.0', text: error.message };
+  d.logger.info({ queueId: claimed.message.id, recipient: address, code: error.code }, 'mailbox refused');
+  await d.settle({ claimed, verdicts: [{ address, verdict: 'deferred', reply }], kind: 'local', keepClaim });
+}
+
+function newMessage({ message }: ClaimedDestination, content: Content, { mailboxIds }: AccountDelivery): NewMessage {
+  const { blob, summary, messageIds } = content;
+  return { blob, mailboxIds, receivedAtMs: message.receivedAtMs, summary, messageIds };
+}
+
+function contentOf(d: LocalDeliveryDependencies, { claimed, fresh }: DeliveryJob): () => Promise<Content> {
+  let loading: Promise<Content> | undefined;
+  const load = async (): Promise<Content> => {
+    const { blobId, sizeBytes } = claimed.message;
+    const bytes = fresh?.bytes ?? (await d.blobs.read(blobId));
+    const { summary, encoded } = summarizeWithin(bytes, maxSummaryBytes);
+    const { own, inReplyTo, references } = summary.messageIds;
+    const messageIds = [...inReplyTo, ...references];
+    if (own !== undefined) messageIds.unshift(own);
+    return { blob: fresh?.blob ?? storedBlob(blobId, sizeBytes), summary: encoded, messageIds };
+  };
+  return () => (loading ??= load());
+}
+
+const noUpload = Buffer.alloc(16);
+
+/** A blob that the queue's own link keeps in the store: its bytes need not be hashed and handed over again. */
+function storedBlob(id: string, sizeBytes: number): PreparedBlob {
+  return new LargeBlob(id, sizeBytes, noUpload, 1);
+}
+
+function logDelivered(
+  d: LocalDeliveryDependencies,
+  { message }: ClaimedDestination,
+  recipients: number,
+  accounts: readonly AccountDelivery[],
+): void {
+  const seconds = Math.max(0, d.clock.nowMs() - message.receivedAtMs) / 1000;
+  deliverySeconds.observe(seconds);
+  d.logger.info(
+    { queueId: message.id, recipients, accountId: accounts[0]?.accountId, accounts: accounts.length, seconds },
+    'delivered',
+  );
+}

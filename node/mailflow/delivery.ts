@@ -1,0 +1,59 @@
+/** Delivery of claimed destinations, local and remote, put together. */
+import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
+import type { Resolver } from '../../protocols/dns/index.js';
+import { SmtpClient } from '../../protocols/smtp/client/client.js';
+import type { ConnectOptions } from '../../protocols/smtp/client/contract.js';
+import type { BlobStore } from '../../store/blobs/contract.js';
+import type { Directory } from '../../store/directory/contract.js';
+import type { KvStore } from '../../store/kv/contract.js';
+import type { OpenMailStore } from '../../store/mail/index.js';
+import type { Queue } from '../../store/queue/index.js';
+import type { OutgoingConnection } from './connection-pool.js';
+import { createLocalDelivery } from './deliver-local.js';
+import { createRemoteDelivery } from './deliver-remote.js';
+import type { MailflowSettings } from './settings.js';
+import { createSettle, isPending } from './settle.js';
+import type { DeliveryJob, DeliveryReply } from './types.js';
+
+export interface DeliveryDependencies {
+  kv: KvStore;
+  blobs: BlobStore;
+  queue: Queue;
+  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
+  directory: Pick<Directory, 'resolve' | 'principalById' | 'isLocalDomain'>;
+  resolver: Resolver;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  settings: MailflowSettings;
+  /** Default: `SmtpClient.connect`. */
+  connect?: (options: ConnectOptions) => Promise<OutgoingConnection>;
+}
+
+export interface Delivery {
+  /** Delivers one claimed destination as far as it gets now, and saves. Throws ClaimLost, KvError, or what `signal` was aborted with. */
+  deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
+  /** After an error that nobody foresaw: an attempt that failed for now, so that the message's time still ends. */
+  putOff(job: DeliveryJob, error: unknown): Promise<void>;
+  /** Closes idle connections. */
+  close(): void;
+}
+
+const internalError: DeliveryReply = { code: 451, enhanced: '4.3.0', text: 'Internal error, delivery will be tried again' };
+
+export function createDelivery(dependencies: DeliveryDependencies): Delivery {
+  const settle = createSettle(dependencies);
+  const connect = dependencies.connect ?? ((options: ConnectOptions) => SmtpClient.connect(options));
+  const local = createLocalDelivery({ ...dependencies, settle });
+  const remote = createRemoteDelivery({ ...dependencies, settle, connect });
+  return {
+    deliver: (job, signal) => (job.claimed.destination.isLocal ? local(job) : remote.deliver(job, signal)),
+    async putOff({ claimed }) {
+      const kind = claimed.destination.isLocal ? 'local' : 'remote';
+      const pending = claimed.destination.recipients.filter(isPending);
+      const verdicts = pending.map(({ address }) => ({ address, verdict: 'deferred' as const, reply: internalError }));
+      await settle({ claimed, verdicts, kind });
+    },
+    close: () => remote.close(),
+  };
+}

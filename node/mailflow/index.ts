@@ -1,0 +1,5 @@
+/** The way of a message, as the rest of the node sees it. */
+export { createDelivery, type Delivery, type DeliveryDependencies } from './delivery.js';
+export { createReceiver, type Receiver } from './receive.js';
+export { defaultMailflowSettings, type MailflowSettings, type RelayHost } from './settings.js';
+export type { DeliveryDesk, DeliveryJob, ReceiverDependencies } from './types.js';

@@ -1,0 +1,277 @@
+/**
+ * One node, put together: opens the store, starts the queue runner, opens the listeners, and takes all of it down again in the order that loses
+ * nothing: unready first, no new work, what runs is finished or handed back, then the store is closed.
+ */
+import { readFileSync } from 'node:fs';
+import { hostname as machineName } from 'node:os';
+import { join } from 'node:path';
+import { enableProcessMetrics, gauge, type Logger } from '../ops/telemetry/index.js';
+import { SystemResolver } from '../protocols/dns/index.js';
+import { HttpServer, Router, type TlsCertificate } from '../protocols/http/index.js';
+import { KvError } from '../store/kv/index.js';
+import { type ControlServer, startControlServer } from './api/control.js';
+import { type Readiness, registerHealth, registerMetrics } from './api/health.js';
+import type { NodeFace } from './api/operations.js';
+import { createSaslBackend } from './authentication.js';
+import type { Config } from './config/schema.js';
+import { installationSecret } from './installation.js';
+import { LineListeners } from './line-listeners.js';
+import { CertificateStore, loadOrMakeSelfSigned } from './listeners/index.js';
+import {
+  createDelivery,
+  createReceiver,
+  type Delivery,
+  defaultMailflowSettings,
+  type MailflowSettings,
+  type Receiver,
+} from './mailflow/index.js';
+import { createPurger, createQueueRunner, type Purger, type QueueRunner } from './services/index.js';
+import { openStores, StartError, type Stores } from './stores.js';
+import { version } from './version.js';
+
+const nodeInfo = gauge('starling_node_info', 'Always 1; what this node is, in its labels.', ['version', 'backend']);
+const nodeDraining = gauge('starling_draining', '1 while this node takes no new work.');
+
+/** What the directory uses for real SCRAM secrets, so that fake challenges look alike (RFC 5802). */
+const scramShape = { iterations: 10_000, saltBytes: 16 };
+
+export interface RunningNode {
+  readonly stores: Stores;
+  /** From now on `/health/ready` may say yes. */
+  setReady(): void;
+  /** Begins the drain; harmless to call again. */
+  drain(): void;
+  /** Resolves when the node has stopped and its store is closed. */
+  readonly stopped: Promise<void>;
+}
+
+/** Starts a node. Throws `StartError` with a sentence for its operator. `isHeldBack` keeps it unready until `setReady`. */
+export async function startNode(config: Config, options: { logger: Logger; isHeldBack?: boolean }): Promise<RunningNode> {
+  const { logger } = options;
+  enableProcessMetrics();
+  const stores = await openStores(config, { logger });
+  const node = new Node(config, stores, logger);
+  try {
+    await node.start(await nodeCertificate(config, logger));
+    if (!options.isHeldBack) node.setReady();
+    return node;
+  } catch (error) {
+    await node.abandon();
+    if (error instanceof KvError || isListenError(error)) throw new StartError((error as Error).message, { cause: error });
+    throw error;
+  }
+}
+
+const isListenError = (error: unknown) => error instanceof Error && /cannot listen on/.test(error.message);
+
+async function nodeCertificate(config: Config, logger: Logger): Promise<TlsCertificate> {
+  const { certificateFile, privateKeyFile } = config.tls;
+  if (certificateFile === undefined || privateKeyFile === undefined) {
+    const names = [...new Set([config.hostname, 'localhost', machineName(), '127.0.0.1'])].filter((name) =>
+      /^[a-z0-9.-]+$/i.test(name),
+    );
+    return loadOrMakeSelfSigned(join(config.data, 'tls'), { names, logger });
+  }
+  try {
+    const certificateChainPem = readFileSync(certificateFile, 'utf8');
+    return { certificateChainPem, privateKeyPem: readFileSync(privateKeyFile, 'utf8'), names: [config.hostname] };
+  } catch (error) {
+    throw new StartError(`can't read the certificate: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function mailflowSettings(config: Config): MailflowSettings {
+  const { outbound, smtp, hostname } = config;
+  return {
+    ...defaultMailflowSettings(hostname),
+    senderMustMatch: smtp.mustMatchSender,
+    smtpPort: outbound.port,
+    relayHost: outbound.relay,
+    retryDelaysSeconds: outbound.retryScheduleSeconds,
+    delayReportAfterSeconds: outbound.delayNoticeAfterSeconds,
+    messageLifetimeSeconds: outbound.expireAfterSeconds,
+  };
+}
+
+class Node implements RunningNode {
+  readonly stopped: Promise<void>;
+  readonly #nodeId: string;
+  readonly #startedAtMs: number;
+  readonly #certificates: CertificateStore;
+  readonly #delivery: Delivery;
+  readonly #runner: QueueRunner;
+  readonly #receiver: Receiver;
+  readonly #purger: Purger;
+  readonly #router = new Router();
+  #lines: LineListeners | undefined;
+  #https: HttpServer[] = [];
+  #control: ControlServer | undefined;
+  #isReady = false;
+  #isDraining = false;
+  #finish!: () => void;
+
+  constructor(
+    readonly config: Config,
+    readonly stores: Stores,
+    readonly logger: Logger,
+  ) {
+    const { clock, random } = stores;
+    this.stopped = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#nodeId = random.bytes(16).toString('hex');
+    this.#startedAtMs = clock.nowMs();
+    this.#certificates = new CertificateStore({ logger });
+    const settings = mailflowSettings(config);
+    const servers = config.outbound.dnsServers;
+    const resolver = new SystemResolver(servers.length > 0 ? { servers } : {});
+    const shared = { ...stores, logger, settings };
+    this.#delivery = createDelivery({ ...shared, resolver });
+    this.#runner = createQueueRunner({
+      queue: stores.queue,
+      node: { nodeId: this.#nodeId, incarnation: 1 },
+      clock,
+      random,
+      logger,
+      deliver: (job, signal) => this.#delivery.deliver(job, signal),
+      putOff: (job, error) => this.#delivery.putOff(job, error),
+      limits: { maxRemoteDeliveries: config.outbound.maxConcurrentDeliveries },
+    });
+    this.#receiver = createReceiver({ ...shared, desk: this.#runner, authBackend: createSaslBackend(stores.directory, logger) });
+    this.#purger = createPurger({ ...stores, logger });
+  }
+
+  async start(certificate: TlsCertificate): Promise<void> {
+    const { config, stores, logger } = this;
+    this.#certificates.replace([certificate]);
+    const fakeSaltKey = await installationSecret(stores.kv, 'scram-fake-salt', stores.random);
+    // The embedded store belongs to one process: whatever an earlier one had claimed is ours now.
+    await this.#runner.start({ isStoreExclusive: stores.kv.backend === 'embedded' });
+    this.#receiver.start();
+    this.#purger.start();
+    this.#lines = new LineListeners({
+      config,
+      stores,
+      certificates: this.#certificates,
+      smtpHandler: this.#receiver.handler,
+      sasl: this.#receiver.handler.authBackend!,
+      scram: { ...scramShape, fakeSaltKey },
+      logger,
+    });
+    await this.#lines.listen();
+    await this.#startHttp();
+    this.#control = await startControlServer(join(config.data, 'control.sock'), { stores, node: this.#face() }, logger);
+    nodeInfo.set({ version, backend: stores.kv.backend }, 1);
+    logger.info({ nodeId: this.#nodeId, listeners: config.listeners.map(({ name, port }) => `${name}:${port}`) }, 'node started');
+  }
+
+  /** After a start that failed half-way: lets go of everything. */
+  async abandon(): Promise<void> {
+    await Promise.all([this.#runner.stop(), this.#purger.stop(), this.#lines?.close()]);
+    this.#delivery.close();
+    await Promise.all(this.#https.map((server) => server.stop(0)));
+    await this.stores.close();
+  }
+
+  setReady(): void {
+    this.#isReady = true;
+  }
+
+  drain(): void {
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    nodeDraining.set(1);
+    this.#stop().then(this.#finish, (error: unknown) => {
+      this.logger.fatal({ err: error }, 'the node could not stop in good order');
+      process.exit(1);
+    });
+  }
+
+  async #startHttp(): Promise<void> {
+    const { config, logger } = this;
+    registerHealth(this.#router, { probe: () => this.#probe(), isDraining: () => this.#isDraining });
+    registerMetrics(this.#router);
+    for (const { name, host, port, protocol, tls, maxConnections } of config.listeners) {
+      if (protocol !== 'http') continue;
+      const isTls = tls === 'implicit';
+      const server = new HttpServer({
+        name,
+        host,
+        port,
+        logger: logger.child({ listener: name }),
+        router: this.#router,
+        maxConnections,
+        ...(isTls ? { tls: { certificates: this.#certificates.certificates } } : {}),
+      });
+      if (isTls) this.#certificates.onChange((certificates) => server.setCertificates(certificates));
+      this.#https.push(server);
+      await server.listen();
+    }
+  }
+
+  async #probe(): Promise<Readiness> {
+    if (!this.#isReady) return { ready: false, reasons: ['The node is starting.'] };
+    try {
+      await this.stores.kv.check();
+      return { ready: true, reasons: [] };
+    } catch (error) {
+      return { ready: false, reasons: [`The store can't be written: ${(error as Error).message}`] };
+    }
+  }
+
+  async #stop(): Promise<void> {
+    const { clock } = this.stores;
+    const budgetMs = this.config.drainTimeoutSeconds * 1000;
+    const startMs = clock.monotonicMs();
+    const deadlineMs = startMs + budgetMs;
+    this.logger.info({ sessions: this.#lines?.sessions.size, claims: this.#runner.size }, 'draining');
+    this.#lines?.stopAccepting();
+    await Promise.all([
+      this.#receiver.drain(deadlineMs),
+      this.#within(deadlineMs, this.#lines?.sessions.drain()),
+      this.#runner.drain(deadlineMs),
+      this.#purger.drain(deadlineMs),
+    ]);
+    await this.#lines?.close();
+    this.#delivery.close();
+    // Last of all, so that balancers and operators can watch the drain.
+    await Promise.all(this.#https.map((server) => server.stop(1_000)));
+    await this.#control?.close();
+    await this.stores.close();
+    this.logger.info({ milliseconds: Math.round(clock.monotonicMs() - startMs) }, 'stopped');
+  }
+
+  /** Waits for `work`, but no longer than until the deadline. */
+  async #within(deadlineMs: number, work: Promise<unknown> | undefined): Promise<void> {
+    const { clock } = this.stores;
+    const over = new AbortController();
+    const late = clock.sleep(Math.max(0, deadlineMs - clock.monotonicMs()), over.signal).catch(() => undefined);
+    await Promise.race([work, late]);
+    over.abort();
+  }
+
+  #face(): NodeFace {
+    return {
+      describe: async () => ({
+        id: this.#nodeId,
+        hostname: this.config.hostname,
+        pid: process.pid,
+        version,
+        node: process.version,
+        store: this.stores.kv.backend,
+        startedAt: new Date(this.#startedAtMs).toISOString(),
+        state: this.#isDraining ? 'draining' : this.#isReady ? 'ready' : 'starting',
+        sessions: this.#lines?.sessions.size ?? 0,
+        claims: this.#runner.size,
+        residentBytes: process.memoryUsage.rss(),
+      }),
+      drain: () => this.drain(),
+      certificates: () =>
+        this.#certificates.certificates.map(({ names, notBeforeMs, notAfterMs }) => ({
+          names,
+          notBefore: new Date(notBeforeMs).toISOString(),
+          notAfter: new Date(notAfterMs).toISOString(),
+        })),
+    };
+  }
+}

@@ -1,0 +1,94 @@
+/** The quickstart's domain and accounts: made where absent, their passwords set as asked, or made up once and kept for their user alone. */
+import { randomInt } from 'node:crypto';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { quickstartAccounts, quickstartDomain } from './config/quickstart.js';
+import type { Config } from './config/schema.js';
+import type { Stores } from './stores.js';
+
+export interface QuickstartAccount {
+  address: string;
+  password: string;
+}
+
+const passwordAlphabet = 'abcdefghjkmnpqrstuvwxyz23456789';
+
+/** 20 characters of 31 without look-alikes: 99 bits. */
+function makePassword(): string {
+  const characters = Array.from({ length: 20 }, () => passwordAlphabet[randomInt(passwordAlphabet.length)]);
+  return characters.join('').replace(/(.{5})(?=.)/g, '$1-');
+}
+
+function readKept(file: string): Map<string, string> {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
+    throw error;
+  }
+  const kept = JSON.parse(text) as { accounts: QuickstartAccount[] };
+  return new Map(kept.accounts.map(({ address, password }) => [address, password]));
+}
+
+/** Durable before any account gets its password: a crash in between leaves no account that nobody can open. */
+function keep(file: string, accounts: QuickstartAccount[]): void {
+  const temporary = `${file}.new`;
+  const descriptor = openSync(temporary, 'w', 0o600);
+  writeSync(descriptor, `${JSON.stringify({ accounts }, null, 2)}\n`);
+  fsyncSync(descriptor);
+  closeSync(descriptor);
+  renameSync(temporary, file);
+}
+
+/** Makes domain and accounts. With `password`, all accounts get it; otherwise each has its own, kept in `DATA/quickstart.json`. */
+export async function prepareQuickstart(
+  stores: Pick<Stores, 'directory' | 'mail'>,
+  data: string,
+  password: string | undefined,
+): Promise<QuickstartAccount[]> {
+  const { directory, mail } = stores;
+  const file = join(data, 'quickstart.json');
+  const kept = readKept(file);
+  const accounts = quickstartAccounts.map((address) => ({ address, password: password ?? kept.get(address) ?? makePassword() }));
+  if (accounts.some((account) => kept.get(account.address) !== account.password)) keep(file, accounts);
+  if (!(await directory.isLocalDomain(quickstartDomain))) await directory.createDomain(quickstartDomain);
+  for (const account of accounts) {
+    const existing = await directory.principal(account.address);
+    const id = existing?.id ?? (await createAccount(directory, account)).id;
+    if (existing && kept.get(account.address) !== account.password)
+      await directory.setPassword(account.address, account.password);
+    await mail.ensureAccount(id);
+  }
+  return accounts;
+}
+
+function createAccount(directory: Stores['directory'], { address, password }: QuickstartAccount) {
+  const name = address.slice(0, address.indexOf('@'));
+  const displayName = `${name[0]!.toUpperCase()}${name.slice(1)}`;
+  return directory.createPrincipal({ kind: 'account', address, displayName, password, isAdmin: name === 'admin' });
+}
+
+/** What the quickstart prints once ready. */
+export function quickstartGreeting(config: Config, accounts: readonly QuickstartAccount[], hidePasswords: boolean): string {
+  const port = (name: string) => config.listeners.find((listener) => listener.name === name)?.port;
+  const listeners = config.listeners.map(
+    ({ name, host, port, tls }) => `  ${name.padEnd(12)} ${host}:${port}${tls === 'none' ? '' : ` (${tls})`}`,
+  );
+  const alice = accounts.find(({ address }) => address.startsWith('alice@'))!;
+  return [
+    '',
+    'Starling is ready.',
+    ...listeners,
+    '',
+    'Accounts',
+    ...accounts.map(({ address, password }) => `  ${address.padEnd(22)} ${hidePasswords ? '(the password you gave)' : password}`),
+    '',
+    'Send a first message:',
+    `  swaks --server 127.0.0.1:${port('smtp')} --to ${alice.address} --from you@elsewhere.test --header 'Subject: Hello'`,
+    `and read it with any IMAP client at 127.0.0.1:${port('imaps')} (TLS, self-signed certificate):`,
+    `  curl -k --user ${alice.address} 'imaps://127.0.0.1:${port('imaps')}/INBOX;UID=1'`,
+    '',
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,300 @@
+/**
+ * Works the queue on this node: takes what the receiving side hands over, looks for what is due in this node's shards, and delivers it side by
+ * side. Outages of the store make it pause, never stop; a claim stays ours as long as the node lives, so nothing is given up for being slow.
+ */
+import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
+import { allShards, ClaimLost, type NodeIdentity, type Queue, shardsOf } from '../../store/queue/index.js';
+import { createBackoff } from '../mailflow/persist.js';
+import type { DeliveryDesk, DeliveryJob } from '../mailflow/types.js';
+import { DeliveryLanes, type LaneLimits, refOf } from './delivery-lanes.js';
+import { watchQueue } from './queue-gauges.js';
+
+export interface RunnerLimits extends LaneLimits {
+  /** Destinations that this node holds claims of at one time. */
+  maxClaims: number;
+  /** Due entries that one look takes. */
+  claimBatch: number;
+  /** Longest pause between two looks at the own shards. */
+  scanIntervalMs: number;
+  /** Entries of others' shards are only taken when they have waited this long. */
+  lateAfterSeconds: number;
+  /** How often the claims in the store are compared with those known here. */
+  adoptIntervalMs: number;
+}
+
+export const defaultRunnerLimits: RunnerLimits = {
+  maxLocalDeliveries: 64,
+  maxRemoteDeliveries: 64,
+  maxDeliveriesPerDomain: 10,
+  maxInFlightBytes: 256 * 1024 * 1024,
+  maxClaims: 2000,
+  claimBatch: 200,
+  scanIntervalMs: 5000,
+  lateAfterSeconds: 30,
+  adoptIntervalMs: 60_000,
+};
+
+export interface QueueRunnerDependencies {
+  queue: Queue;
+  node: NodeIdentity;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  /** Delivers to the end and saves (node/mailflow `createDelivery`). */
+  deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
+  /** Gives up an attempt that failed in a way nobody foresaw. */
+  putOff(job: DeliveryJob, error: unknown): Promise<void>;
+  /** Live node ids, this one included; shards are shared among them. Default: this node alone. */
+  members?: () => readonly string[];
+  limits?: Partial<RunnerLimits>;
+}
+
+export interface QueueRunner extends DeliveryDesk {
+  /** Registers the node and begins to work. With `isStoreExclusive` (one process per store) every other node's claims are taken over first. */
+  start(options?: { isStoreExclusive?: boolean }): Promise<void>;
+  /** Looks again at once, e.g. after the members changed. */
+  wake(): void;
+  /**
+   * Stops claiming, hands back what has not begun, lets the rest finish until `deadlineMs` (monotonic clock), then gives everything back: afterwards
+   * the store holds no claim of this node.
+   */
+  drain(deadlineMs: number): Promise<void>;
+  /** Stops at once and leaves the claims to whoever takes the node over. */
+  stop(): Promise<void>;
+  /** Destinations in hand. */
+  readonly size: number;
+}
+
+export function createQueueRunner(dependencies: QueueRunnerDependencies): QueueRunner {
+  return new Runner(dependencies);
+}
+
+/** Breaks the fences of all other nodes and frees their claims. Only where no other process can be using the store. */
+export async function takeOverAll(queue: Queue, self: NodeIdentity, clock: Clock, logger: Logger): Promise<void> {
+  for (const nodeId of await queue.knownNodes()) {
+    if (nodeId === self.nodeId) continue;
+    await queue.breakFence(nodeId);
+    const freed = await releaseAll(queue, nodeId, clock);
+    logger.info({ nodeId, claims: freed }, 'claims of an earlier process taken over');
+  }
+}
+
+async function releaseAll(queue: Queue, nodeId: string, clock: Clock): Promise<number> {
+  let freed = 0;
+  for (;;) {
+    const count = await queue.releaseClaimsOf(nodeId, Math.floor(clock.nowMs() / 1000));
+    if (count === 0) return freed;
+    freed += count;
+  }
+}
+
+type State = 'new' | 'running' | 'draining' | 'stopped';
+
+class Runner implements QueueRunner {
+  readonly node: NodeIdentity;
+  readonly #d: QueueRunnerDependencies;
+  readonly #limits: RunnerLimits;
+  readonly #lanes: DeliveryLanes;
+  readonly #stopping = new AbortController();
+  #state: State = 'new';
+  #loop: Promise<void> = Promise.resolve();
+  #wakeUp: (() => void) | undefined;
+  #isWoken = false;
+  /** The last look stopped because this node held enough. */
+  #isHungry = false;
+  #lateLookAtMs = Number.NEGATIVE_INFINITY;
+  #adoptAtMs: number;
+  /** Claims in the store that nobody here knew at the last comparison, with their epochs. */
+  #strangers = new Map<string, number>();
+  #unsubscribe: (() => void)[] = [];
+
+  constructor(dependencies: QueueRunnerDependencies) {
+    this.#d = dependencies;
+    this.node = dependencies.node;
+    this.#limits = { ...defaultRunnerLimits, ...dependencies.limits };
+    this.#adoptAtMs = dependencies.clock.monotonicMs() + this.#limits.adoptIntervalMs;
+    const { clock, random, logger, deliver, putOff } = dependencies;
+    this.#lanes = new DeliveryLanes({
+      clock,
+      random,
+      logger,
+      limits: this.#limits,
+      deliver,
+      onFault: putOff,
+      onDone: () => {
+        if (this.#isHungry && this.#lanes.size <= this.#limits.maxClaims / 2) this.wake();
+      },
+    });
+  }
+
+  get size(): number {
+    return this.#lanes.size;
+  }
+
+  async start(options: { isStoreExclusive?: boolean } = {}): Promise<void> {
+    if (this.#state !== 'new') throw new Error('a queue runner is started once');
+    const { queue, clock, logger } = this.#d;
+    await queue.registerNode(this.node);
+    if (options.isStoreExclusive) await takeOverAll(queue, this.node, clock, logger);
+    this.#state = 'running';
+    this.#unsubscribe = [queue.onDue(() => this.wake()), watchQueue(queue, clock, () => this.#lanes)];
+    this.#loop = this.#run();
+  }
+
+  wake(): void {
+    this.#isWoken = true;
+    this.#wakeUp?.();
+  }
+
+  hasRoom(_sizeBytes: number): boolean {
+    return this.#state === 'running' && this.#lanes.size < this.#limits.maxClaims;
+  }
+
+  take(jobs: readonly DeliveryJob[]): void {
+    for (const job of jobs) this.#lanes.add(job);
+    this.#lanes.pump();
+  }
+
+  async drain(deadlineMs: number): Promise<void> {
+    if (this.#state === 'stopped') return;
+    this.#state = 'draining';
+    const { clock, queue, logger } = this.#d;
+    await this.#endLoop();
+    const waiting = this.#lanes.takeWaiting();
+    const nowSeconds = Math.floor(clock.nowMs() / 1000);
+    await this.#best('claims not handed back', () => queue.release(waiting, nowSeconds));
+    await this.#until(deadlineMs, this.#lanes.idle());
+    const unfinished = this.#lanes.running;
+    this.#lanes.abort();
+    // What was cut off still saves what the peer has said.
+    if (unfinished > 0) await this.#until(clock.monotonicMs() + 500, this.#lanes.idle());
+    this.#state = 'stopped';
+    await this.#best('node not retired', async () => {
+      await queue.breakFence(this.node.nodeId);
+      await releaseAll(queue, this.node.nodeId, clock);
+    });
+    logger.info({ handedBack: waiting.length, unfinished }, 'queue runner drained');
+  }
+
+  async stop(): Promise<void> {
+    if (this.#state === 'stopped') return;
+    this.#state = 'stopped';
+    await this.#endLoop();
+    this.#lanes.abort();
+    this.#lanes.takeWaiting();
+  }
+
+  async #endLoop(): Promise<void> {
+    for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
+    this.#stopping.abort(new Error('the queue runner is stopping'));
+    this.wake();
+    await this.#loop;
+  }
+
+  async #best(complaint: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#d.logger.warn({ err: error }, complaint);
+    }
+  }
+
+  async #until(deadlineMs: number, work: Promise<void>): Promise<void> {
+    const { clock } = this.#d;
+    const over = new AbortController();
+    const late = clock.sleep(Math.max(0, deadlineMs - clock.monotonicMs()), over.signal).catch(() => {});
+    await Promise.race([work, late]);
+    over.abort();
+  }
+
+  async #run(): Promise<void> {
+    const { clock, logger, random } = this.#d;
+    const backoff = createBackoff(random);
+    while (this.#state === 'running') {
+      let pauseMs: number;
+      this.#isWoken = false;
+      try {
+        pauseMs = await this.#look();
+        backoff.reset();
+      } catch (error) {
+        if (error instanceof ClaimLost) {
+          logger.error({ err: error }, 'this node has been fenced: it works on nothing any more');
+          this.#state = 'stopped';
+          return;
+        }
+        pauseMs = backoff.next();
+        logger.warn({ err: error, pauseMs }, 'the queue can not be read, trying again');
+        this.#isWoken = false;
+      }
+      if (pauseMs > 0 && !this.#isWoken && this.#state === 'running') await this.#pause(pauseMs, clock);
+    }
+  }
+
+  #pause(pauseMs: number, clock: Clock): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        timer.cancel();
+        this.#wakeUp = undefined;
+        resolve();
+      };
+      const timer = clock.setTimer(pauseMs, done, { background: true });
+      this.#wakeUp = done;
+    });
+  }
+
+  /** One look at what is due. Answers how long to wait for the next (ms); 0 when there is more already. */
+  async #look(): Promise<number> {
+    const { queue, clock, members } = this.#d;
+    const { maxClaims, claimBatch, scanIntervalMs } = this.#limits;
+    await this.#adopt();
+    const room = maxClaims - this.#lanes.size;
+    this.#isHungry = room <= 0;
+    if (room <= 0) return scanIntervalMs;
+    const nowSeconds = Math.floor(clock.nowMs() / 1000);
+    const live = members?.() ?? [this.node.nodeId];
+    const own = live.length > 1 ? shardsOf(this.node.nodeId, live) : allShards;
+    const { entries, nextDueAtSeconds } = await queue.due(own, nowSeconds, Math.min(room, claimBatch));
+    if (own.length < allShards.length) entries.push(...(await this.#lateEntries(own, nowSeconds)));
+    const won = await this.#claim(entries);
+    const mayHaveMore = nextDueAtSeconds !== undefined && nextDueAtSeconds <= nowSeconds;
+    // Without a win there is nothing to hurry for: others are at work on these.
+    if (mayHaveMore && won > 0) return 0;
+    if (nextDueAtSeconds === undefined) return scanIntervalMs;
+    const untilNextMs = nextDueAtSeconds * 1000 - clock.nowMs();
+    return Math.min(scanIntervalMs, Math.max(untilNextMs, 50));
+  }
+
+  /** Others' shards, when their owner seems not to look at them. */
+  async #lateEntries(own: readonly number[], nowSeconds: number) {
+    const { clock, queue } = this.#d;
+    const { lateAfterSeconds, claimBatch } = this.#limits;
+    if (clock.monotonicMs() < this.#lateLookAtMs) return [];
+    this.#lateLookAtMs = clock.monotonicMs() + (lateAfterSeconds * 1000) / 2;
+    const others = allShards.filter((shard) => !own.includes(shard));
+    return (await queue.due(others, nowSeconds - lateAfterSeconds, claimBatch)).entries;
+  }
+
+  async #claim(entries: Awaited<ReturnType<Queue['due']>>['entries']): Promise<number> {
+    const unknown = entries.filter((entry) => !this.#lanes.has(refOf(entry)));
+    if (unknown.length === 0) return 0;
+    const claimed = await this.#d.queue.claim(this.node, unknown);
+    this.take(claimed.map((one) => ({ claimed: one })));
+    return claimed.length;
+  }
+
+  /**
+   * Claims that the store holds for this node and nobody here knows: commits that stayed unknown to the end. Taken when they were unknown at two
+   * comparisons in a row, so that those whose acceptance is just being finished are left alone.
+   */
+  async #adopt(): Promise<void> {
+    const { clock, queue, logger } = this.#d;
+    if (clock.monotonicMs() < this.#adoptAtMs) return;
+    const strangers = await queue.claimsOf(this.node, this.#limits.claimBatch, (ref) => this.#lanes.has(refOf(ref)));
+    const before = this.#strangers;
+    this.#strangers = new Map(strangers.map(({ destination, claim }) => [refOf(destination), claim.epoch]));
+    const adopted = strangers.filter(({ destination, claim }) => before.get(refOf(destination)) === claim.epoch);
+    if (adopted.length > 0) logger.warn({ claims: adopted.length }, 'claims adopted that an unknown commit had left behind');
+    this.take(adopted.map((claimed) => ({ claimed })));
+    this.#adoptAtMs = clock.monotonicMs() + this.#limits.adoptIntervalMs;
+  }
+}

@@ -1,0 +1,2 @@
+export type * from './contract.js';
+export { SystemResolver, type SystemResolverOptions } from './resolver.js';

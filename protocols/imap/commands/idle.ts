@@ -1,0 +1,67 @@
+/**
+ * IDLE (RFC 9051 6.3.13): tells news as they come, and a sign of life when nothing comes (TRAPS 31), until DONE.
+ */
+import { KvError } from '../../../store/kv/contract.js';
+import { type Command, loggedIn } from '../command.js';
+import type { SessionContext } from '../context.js';
+import { ConnectionClosed } from '../output.js';
+import { bad, ok, type Reply } from '../replies.js';
+
+export const idle: Command = {
+  name: 'IDLE',
+  states: loggedIn,
+  async run(context, cursor) {
+    cursor.end();
+    context.output.write('+ idling\r\n');
+    context.onNotice = () => context.input.wake();
+    try {
+      await tellNews(context);
+      return await waitForDone(context);
+    } finally {
+      context.onNotice = undefined;
+    }
+  },
+};
+
+/** Whether something was told. A store that can't be read now is asked again soon; the client need not know. */
+async function tellNews(context: SessionContext): Promise<boolean> {
+  try {
+    await context.refresh();
+  } catch (error) {
+    if (!(error instanceof KvError)) throw error;
+    context.logger.warn({ err: error }, 'no news in IDLE: the store is unavailable');
+    return false;
+  }
+  const hasNews = context.selected?.hasNews ?? false;
+  context.announce(true);
+  return hasNews;
+}
+
+async function waitForDone(context: SessionContext): Promise<Reply> {
+  const { input, output, services } = context;
+  const { clock, limits } = services;
+  let lastSentMs = clock.monotonicMs();
+  for (;;) {
+    const event = input.reader.nextLine();
+    if (event) {
+      const text = event.kind === 'line' ? event.text.trim().toUpperCase() : '';
+      return text === 'DONE' ? ok('IDLE completed') : bad('Expected DONE');
+    }
+    if (context.isDraining) throw new ConnectionClosed();
+    output.flush();
+    await output.ready();
+    if (context.hasNotice) {
+      if (await tellNews(context)) lastSentMs = clock.monotonicMs();
+      continue;
+    }
+    const quietMs = clock.monotonicMs() - lastSentMs;
+    if (quietMs >= limits.keepAliveMs) {
+      lastSentMs = clock.monotonicMs();
+      context.untagged('OK Still here');
+      // Also the moment to find what no notice told (TRAPS 18).
+      await tellNews(context);
+      continue;
+    }
+    if ((await input.wait(limits.keepAliveMs - quietMs)) === 'ended') throw new ConnectionClosed();
+  }
+}

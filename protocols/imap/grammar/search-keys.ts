@@ -1,0 +1,220 @@
+/**
+ * SEARCH programs (RFC 9051 6.4.4 and RFC 3501 6.4.4; WITHIN, CONDSTORE, OBJECTID, SAVEDATE): read into a tree with limited depth and size.
+ */
+import iconv from 'iconv-lite';
+import type { Cursor } from './cursor.js';
+import { readDate } from './dates.js';
+import { keywordOf } from './format.js';
+import { ImapSyntaxError } from './limits.js';
+import { readSequenceSet, type SequenceSet } from './sequence-set.js';
+
+export type TextField = 'from' | 'to' | 'cc' | 'bcc' | 'subject';
+
+/** Texts are Unicode, lower case, NFC; dates are day numbers since the epoch. */
+export type SearchKey =
+  | { kind: 'all' }
+  | { kind: 'none' }
+  | { kind: 'keyword'; keyword: string }
+  | { kind: 'deleted' }
+  | { kind: 'and'; keys: SearchKey[] }
+  | { kind: 'or'; left: SearchKey; right: SearchKey }
+  | { kind: 'not'; key: SearchKey }
+  | { kind: 'sequence' | 'uid'; set: SequenceSet }
+  | { kind: 'larger' | 'smaller'; bytes: number }
+  | { kind: 'date'; of: 'received' | 'sent' | 'saved'; relation: 'before' | 'on' | 'since'; day: number }
+  | { kind: 'within'; relation: 'older' | 'younger'; seconds: number }
+  | { kind: 'modseq'; atLeast: number }
+  | { kind: 'emailid' | 'threadid'; id: string }
+  | { kind: 'field'; field: TextField; text: string }
+  | { kind: 'header'; name: string; text: string }
+  | { kind: 'body' | 'text'; text: string };
+
+export type SearchReturn = 'MIN' | 'MAX' | 'ALL' | 'COUNT' | 'SAVE';
+
+export interface SearchProgram {
+  /** Absent: the old untagged SEARCH response is asked for. */
+  returns?: Set<SearchReturn>;
+  key: SearchKey;
+  /** A MODSEQ key occurs: the response carries the highest modseq (RFC 7162 3.1.5). */
+  usesModseq: boolean;
+}
+
+interface Reading {
+  cursor: Cursor;
+  charset: string;
+  keys: number;
+  usesModseq: boolean;
+}
+
+/** Reads everything behind `SEARCH`: [RETURN (…)] [CHARSET x] keys. */
+export function readSearch(cursor: Cursor, utf8Enabled: boolean): SearchProgram {
+  cursor.space();
+  let returns: Set<SearchReturn> | undefined;
+  if (cursor.seesWord('RETURN (')) {
+    cursor.word();
+    cursor.space();
+    returns = new Set(cursor.list(() => readReturn(cursor), true));
+    if (returns.size === 0) returns.add('ALL');
+    cursor.space();
+  }
+  const reading: Reading = { cursor, charset: 'utf-8', keys: 0, usesModseq: false };
+  if (cursor.seesWord('CHARSET ')) {
+    cursor.word();
+    cursor.space();
+    reading.charset = readCharset(cursor);
+    // RFC 6855 section 3: after ENABLE UTF8=ACCEPT a charset must not be given.
+    if (utf8Enabled && reading.charset !== 'utf-8' && reading.charset !== 'us-ascii')
+      cursor.fail('CHARSET is not allowed with UTF-8 enabled');
+    cursor.space();
+  }
+  const keys: SearchKey[] = [];
+  do keys.push(readKey(reading));
+  while (cursor.takes(' ') && !cursor.isAtEnd);
+  cursor.end();
+  return { returns, key: allOf(keys), usesModseq: reading.usesModseq };
+}
+
+function readReturn(cursor: Cursor): SearchReturn {
+  const option = cursor.word();
+  if (option !== 'MIN' && option !== 'MAX' && option !== 'ALL' && option !== 'COUNT' && option !== 'SAVE') {
+    cursor.fail(`Unknown return option ${option.slice(0, 40)}`);
+  }
+  return option;
+}
+
+function readCharset(cursor: Cursor): string {
+  const name = cursor.astring().toLowerCase();
+  if (name === 'utf-8' || name === 'utf8') return 'utf-8';
+  if (name === 'us-ascii' || name === 'ascii') return 'us-ascii';
+  if (name.length > 40 || !iconv.encodingExists(name))
+    throw new ImapSyntaxError('Unknown charset', 'BADCHARSET (UTF-8 US-ASCII)', 'NO');
+  return name;
+}
+
+function allOf(keys: SearchKey[]): SearchKey {
+  return keys.length === 1 ? keys[0]! : { kind: 'and', keys };
+}
+
+const constants: Record<string, SearchKey> = {
+  ALL: { kind: 'all' },
+  ANSWERED: { kind: 'keyword', keyword: '$answered' },
+  DELETED: { kind: 'deleted' },
+  DRAFT: { kind: 'keyword', keyword: '$draft' },
+  FLAGGED: { kind: 'keyword', keyword: '$flagged' },
+  SEEN: { kind: 'keyword', keyword: '$seen' },
+  // \Recent is never set (RFC 9051 has no such flag): NEW and RECENT find nothing, OLD everything.
+  NEW: { kind: 'none' },
+  RECENT: { kind: 'none' },
+  OLD: { kind: 'all' },
+  SAVEDATESUPPORTED: { kind: 'all' },
+};
+
+function readKey(reading: Reading): SearchKey {
+  const { cursor } = reading;
+  if (++reading.keys > cursor.limits.maxArguments) throw new ImapSyntaxError('Too many search keys', 'LIMIT', 'NO');
+  if (cursor.sees('(')) return allOf(cursor.list(() => readKey(reading)));
+  if (/^[0-9*$]$/.test(cursor.peek())) return { kind: 'sequence', set: readSequenceSet(cursor) };
+  const name = cursor.word();
+  const constant = constants[name];
+  if (constant) return constant;
+  const negated = name.startsWith('UN') ? constants[name.slice(2)] : undefined;
+  if (negated && (negated.kind === 'keyword' || negated.kind === 'deleted')) return { kind: 'not', key: negated };
+  cursor.space();
+  return readKeyWithArgument(reading, name);
+}
+
+function readKeyWithArgument(reading: Reading, name: string): SearchKey {
+  const { cursor } = reading;
+  switch (name) {
+    case 'NOT':
+      return nested(reading, () => ({ kind: 'not', key: readKey(reading) }));
+    case 'OR':
+      return nested(reading, () => {
+        const left = readKey(reading);
+        cursor.space();
+        return { kind: 'or', left, right: readKey(reading) };
+      });
+    case 'KEYWORD':
+      return keywordKey(cursor);
+    case 'UNKEYWORD':
+      return { kind: 'not', key: keywordKey(cursor) };
+    case 'UID':
+      return { kind: 'uid', set: readSequenceSet(cursor) };
+    case 'LARGER':
+      return { kind: 'larger', bytes: cursor.number64() };
+    case 'SMALLER':
+      return { kind: 'smaller', bytes: cursor.number64() };
+    case 'OLDER':
+      return { kind: 'within', relation: 'older', seconds: cursor.number64() };
+    case 'YOUNGER':
+      return { kind: 'within', relation: 'younger', seconds: cursor.number64() };
+    case 'FROM':
+    case 'TO':
+    case 'CC':
+    case 'BCC':
+    case 'SUBJECT':
+      return { kind: 'field', field: name.toLowerCase() as TextField, text: readText(reading) };
+    case 'BODY':
+    case 'TEXT':
+      return { kind: name === 'BODY' ? 'body' : 'text', text: readText(reading) };
+    case 'HEADER': {
+      const field = cursor.astring().toLowerCase();
+      cursor.space();
+      return { kind: 'header', name: field, text: readText(reading) };
+    }
+    case 'EMAILID':
+    case 'THREADID':
+      return { kind: name === 'EMAILID' ? 'emailid' : 'threadid', id: cursor.astring() };
+    case 'MODSEQ':
+      return modseqKey(reading);
+    default:
+      return dateKey(cursor, name);
+  }
+}
+
+function nested(reading: Reading, read: () => SearchKey): SearchKey {
+  reading.cursor.deeper();
+  const key = read();
+  reading.cursor.shallower();
+  return key;
+}
+
+function keywordKey(cursor: Cursor): SearchKey {
+  const flag = cursor.flag();
+  const keyword = keywordOf(flag);
+  if (keyword) return { kind: 'keyword', keyword };
+  return flag.toLowerCase() === '\\deleted' ? { kind: 'deleted' } : { kind: 'none' };
+}
+
+// RFC 7162 3.1.5: MODSEQ [entry-name entry-type] number. There is one modseq per message, so the entry changes nothing.
+function modseqKey(reading: Reading): SearchKey {
+  const { cursor } = reading;
+  reading.usesModseq = true;
+  if (cursor.sees('"')) {
+    cursor.quoted();
+    cursor.space();
+    const type = cursor.word();
+    if (type !== 'PRIV' && type !== 'SHARED' && type !== 'ALL') cursor.fail('Bad entry type');
+    cursor.space();
+  }
+  return { kind: 'modseq', atLeast: cursor.number64() };
+}
+
+function dateKey(cursor: Cursor, name: string): SearchKey {
+  const match = /^(SENT|SAVED)?(BEFORE|ON|SINCE)$/.exec(name);
+  if (!match) cursor.fail(`Unknown search key ${name.slice(0, 40)}`);
+  const of = match[1] === 'SENT' ? 'sent' : match[1] === 'SAVED' ? 'saved' : 'received';
+  return { kind: 'date', of, relation: match[2]!.toLowerCase() as 'before' | 'on' | 'since', day: readDate(cursor) };
+}
+
+function readText({ cursor, charset }: Reading): string {
+  const latin1 = cursor.astring();
+  if (!/[\x80-\xff]/.test(latin1) && !/^(?:iso-2022|utf-?(?:7|16|32)|hz)/.test(charset)) return searchText(latin1);
+  const bytes = Buffer.from(latin1, 'latin1');
+  return searchText(charset === 'utf-8' || charset === 'us-ascii' ? bytes.toString('utf8') : iconv.decode(bytes, charset));
+}
+
+/** The form in which texts are compared: NFC and lower case. */
+export function searchText(text: string): string {
+  return /[^\x00-\x7f]/.test(text) ? text.normalize('NFC').toLowerCase() : text.toLowerCase();
+}

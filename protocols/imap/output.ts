@@ -1,0 +1,107 @@
+/**
+ * The way out: response text is gathered and leaves in few large writes; who writes much waits (`ready`) until the client has taken it.
+ */
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../../ops/telemetry/index.js';
+
+/** The client is gone; whatever runs for it may stop. */
+export class ConnectionClosed extends Error {
+  override readonly name = 'ConnectionClosed';
+  constructor() {
+    super('connection closed');
+  }
+}
+
+const flushAtChars = 32_768;
+/** Shorter byte runs are cheaper to copy into the text around them than to write alone. */
+const copyBelowBytes = 4_096;
+
+export class Output {
+  #socket: Duplex;
+  #text = '';
+  readonly #clock: Clock;
+  readonly #limits: { maxBufferedOutputBytes: number; writeTimeoutMs: number };
+
+  constructor(socket: Duplex, clock: Clock, limits: { maxBufferedOutputBytes: number; writeTimeoutMs: number }) {
+    this.#socket = socket;
+    this.#clock = clock;
+    this.#limits = limits;
+  }
+
+  get isClosed(): boolean {
+    return this.#socket.destroyed || this.#socket.writableEnded;
+  }
+
+  replaceSocket(socket: Duplex): void {
+    this.#text = '';
+    this.#socket = socket;
+  }
+
+  /** Appends text, one byte per character. */
+  write(latin1: string): void {
+    this.#text += latin1;
+    if (this.#text.length >= flushAtChars) this.flush();
+  }
+
+  /** Appends bytes; they must not change afterwards. */
+  bytes(bytes: Buffer): void {
+    if (bytes.length < copyBelowBytes) {
+      this.write(bytes.toString('latin1'));
+      return;
+    }
+    this.flush();
+    if (!this.isClosed) this.#socket.write(bytes);
+  }
+
+  /** Hands what is gathered to the socket. */
+  flush(): void {
+    if (this.#text === '') return;
+    const bytes = Buffer.from(this.#text, 'latin1');
+    this.#text = '';
+    if (!this.isClosed) this.#socket.write(bytes);
+  }
+
+  /** A promise when the caller should wait before writing more. Rejects with ConnectionClosed when the client is gone or takes nothing. */
+  ready(): Promise<void> | undefined {
+    if (this.isClosed) return Promise.reject(new ConnectionClosed());
+    if (this.#socket.writableLength < this.#limits.maxBufferedOutputBytes) return undefined;
+    return this.#drained();
+  }
+
+  #drained(): Promise<void> {
+    const socket = this.#socket;
+    return new Promise((resolve, reject) => {
+      const done = (error?: Error) => {
+        timer.cancel();
+        socket.off('drain', onDrain);
+        socket.off('close', onClose);
+        if (error) reject(error);
+        else resolve();
+      };
+      const onDrain = () => done();
+      const onClose = () => done(new ConnectionClosed());
+      // Bytes trickling out reset nothing: what the client must take in this time is only a buffer's worth.
+      const timer = this.#clock.setTimer(
+        this.#limits.writeTimeoutMs,
+        () => {
+          socket.destroy();
+          done(new ConnectionClosed());
+        },
+        { background: true },
+      );
+      socket.on('drain', onDrain);
+      socket.on('close', onClose);
+    });
+  }
+
+  /** Sends what is left and closes. */
+  end(): void {
+    this.flush();
+    const socket = this.#socket;
+    if (socket.destroyed) return;
+    socket.end();
+    // A client that does not close its side does not keep ours.
+    const timer = this.#clock.setTimer(5_000, () => socket.destroy(), { background: true });
+    socket.once('close', () => timer.cancel());
+  }
+}

@@ -1,0 +1,47 @@
+/** RCPT TO (RFC 5321 4.1.1.3): adds a recipient. */
+import { afterKeyword } from '../../grammar/command.js';
+import { parseRecipientParameters } from '../../grammar/parameters.js';
+import { parsePath } from '../../grammar/path.js';
+import { type Reply, reply } from '../../grammar/reply.js';
+import type { SessionCore } from '../core.js';
+import type { RecipientCommand } from '../handler.js';
+
+const accepted = reply(250, '2.1.5', 'Recipient accepted');
+const noTransaction = reply(503, '5.5.1', 'Say MAIL first');
+const chunksBegun = reply(503, '5.5.1', 'The message has begun already');
+const tooMany = reply(452, '4.5.3', 'Too many recipients, send the rest in another message');
+
+function parse(session: SessionCore, argument: string): RecipientCommand | Reply {
+  const smtpUtf8 = session.mail!.parameters.smtpUtf8;
+  const text = afterKeyword(argument, 'TO');
+  if (text === undefined) return reply(501, '5.5.4', 'RCPT is followed by TO:<address>');
+  const path = parsePath(text, 'forward', smtpUtf8);
+  if ('problem' in path) {
+    return path.needsUtf8
+      ? reply(553, '5.6.7', 'This address needs SMTPUTF8')
+      : reply(501, '5.1.3', `Bad recipient address: ${path.problem}`);
+  }
+  if (path.rest !== '' && !session.extended) return reply(555, '5.5.4', 'Parameters need EHLO');
+  const parameters = parseRecipientParameters(path.rest, smtpUtf8);
+  return parameters.ok ? { address: path.mailbox!.address, parameters: parameters.value } : parameters.reply;
+}
+
+export function rcpt(session: SessionCore, argument: string) {
+  const transaction = session.mail;
+  if (!transaction) return session.protocolError('rcpt', noTransaction);
+  if (session.transfer) return session.protocolError('rcpt', chunksBegun);
+  session.recipientAttempts++;
+  // RFC 5321 4.5.3.1.10: the others stay, and the client sends again for the rest. No error of the client's.
+  if (session.recipients.length >= session.limits.maxRecipients) return session.refuse('rcpt', tooMany);
+  const command = parse(session, argument);
+  if ('code' in command) return session.protocolError('rcpt', command);
+  session.run(
+    'rcptTo',
+    () => session.handler.rcptTo(session, transaction, command),
+    (answer) => {
+      if (answer && answer.code >= 400) return session.refuse('rcpt', answer);
+      session.recipients.push(command);
+      session.send(answer ?? accepted);
+    },
+  );
+}

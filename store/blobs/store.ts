@@ -1,0 +1,124 @@
+/**
+ * The blob store: preparing, linking and unlinking content, and the way to its reader, its writer and its purge.
+ */
+import type { KvReads, KvTransaction } from '../kv/contract.js';
+import {
+  type BlobId,
+  type BlobInfo,
+  BlobMissing,
+  type BlobOwner,
+  type BlobStore,
+  type BlobWriter,
+  type PreparedBlob,
+  type PurgeResult,
+} from './contract.js';
+import { candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
+import { LargeBlob, SmallBlob } from './prepared.js';
+import { BlobPurge, type PurgePass } from './purge.js';
+import { type BlobRange, readBlob, streamBlob } from './reader.js';
+import { decodeHead, decodeUpload, encodeSeconds, isTombstoned, withTombstone } from './records.js';
+import { markGarbage } from './removal.js';
+import { type BlobSettings, type BlobStoreOptions, blobSettings, maxPreparedBytes, nowSecondsOf } from './settings.js';
+import { StreamingWriter } from './writer.js';
+
+const noBytes = Buffer.alloc(0);
+
+/** Content-addressed bytes in `kv`. Throws RangeError for limits that make no sense. */
+export function createBlobStore(options: BlobStoreOptions): BlobStore {
+  return new KvBlobStore(blobSettings(options));
+}
+
+class KvBlobStore implements BlobStore {
+  readonly #settings: BlobSettings;
+  readonly #purge: BlobPurge;
+
+  constructor(settings: BlobSettings) {
+    this.#settings = settings;
+    this.#purge = new BlobPurge(settings);
+  }
+
+  writer(): BlobWriter {
+    return new StreamingWriter(this.#settings);
+  }
+
+  prepare(bytes: Uint8Array): PreparedBlob {
+    if (bytes.length > maxPreparedBytes)
+      throw new RangeError(`prepare takes at most ${maxPreparedBytes} bytes; write what is longer`);
+    return new SmallBlob(Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  }
+
+  async linkPrepared(tx: KvTransaction, blob: PreparedBlob, owner: BlobOwner): Promise<void> {
+    const head = await tx.get(headKey(blob.id));
+    if (blob instanceof SmallBlob) {
+      if (!head) tx.set(headKey(blob.id), blob.store(tx, this.#settings));
+    } else if (blob instanceof LargeBlob) {
+      await this.#adoptUpload(tx, blob, head);
+    } else {
+      throw new TypeError('this blob was not prepared by a blob store');
+    }
+    if (head) this.#keep(tx, blob.id, head);
+    this.#setLink(tx, blob.id, owner);
+  }
+
+  async link(tx: KvTransaction, id: BlobId, owner: BlobOwner): Promise<void> {
+    const head = await tx.get(headKey(id));
+    if (!head) throw new BlobMissing(id);
+    this.#keep(tx, id, head);
+    this.#setLink(tx, id, owner);
+  }
+
+  unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner): void {
+    tx.clear(linkKey(id, owner));
+    tx.set(candidateKey(id), encodeSeconds(nowSecondsOf(this.#settings.clock)));
+  }
+
+  async stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined> {
+    const head = await reads.get(headKey(id));
+    return head && { id, sizeBytes: decodeHead(id, head).sizeBytes };
+  }
+
+  read(id: BlobId, range: BlobRange = {}): Promise<Buffer> {
+    return readBlob(this.#settings.kv, id, range);
+  }
+
+  stream(id: BlobId, range: BlobRange = {}): AsyncIterable<Buffer> {
+    return streamBlob(this.#settings.kv, id, range);
+  }
+
+  purge(pass: PurgePass): Promise<PurgeResult> {
+    return this.#purge.run(pass);
+  }
+
+  /**
+   * A large blob's chunks become the content, or garbage when other chunks already are. Throws `BlobMissing` when the upload was given up: its chunks
+   * may be gone, and reading its record makes a purge of them conflict with this link.
+   */
+  async #adoptUpload(tx: KvTransaction, blob: LargeBlob, head: Buffer | undefined): Promise<void> {
+    const recordKey = uploadKey(blob.storageId);
+    const value = await tx.get(recordKey);
+    const record = value && decodeUpload(value);
+    if (!head) {
+      if (record?.state !== 'writing') throw new BlobMissing(blob.id);
+      tx.set(headKey(blob.id), blob.head);
+      tx.clear(recordKey);
+    } else if (record?.state === 'writing') {
+      markGarbage(tx, blob.storageId, record.chunkCount, nowSecondsOf(this.#settings.clock));
+    }
+  }
+
+  /** There is a link again: no tombstone, and nothing for the purge to look at. */
+  #keep(tx: KvTransaction, id: BlobId, head: Buffer): void {
+    if (isTombstoned(head)) tx.set(headKey(id), withTombstone(head, 0));
+    tx.clear(candidateKey(id));
+  }
+
+  #setLink(tx: KvTransaction, id: BlobId, owner: BlobOwner): void {
+    if (owner.kind !== 'upload') {
+      tx.set(linkKey(id, owner), noBytes);
+      return;
+    }
+    const dueSeconds = nowSecondsOf(this.#settings.clock) + this.#settings.uploadLifetimeSeconds;
+    tx.set(linkKey(id, owner), encodeSeconds(dueSeconds));
+    tx.set(expiryKey(dueSeconds, id, owner), noBytes);
+  }
+}

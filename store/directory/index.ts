@@ -1,0 +1,6 @@
+/**
+ * The public face of the directory.
+ */
+export { type ParsedAddress, parseAddress, parseDomain, tryParseAddress, tryParseDomain } from './addresses.js';
+export * from './contract.js';
+export { createDirectory, type DirectoryOptions } from './directory.js';

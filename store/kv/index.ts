@@ -1,0 +1,21 @@
+/** The public face of the key-value store. */
+export {
+  type Committed,
+  type KeyValue,
+  KvError,
+  type KvErrorCode,
+  type KvReads,
+  type KvStore,
+  type KvTransaction,
+  type KvWatch,
+  keyAfter,
+  kvLimits,
+  prefixEnd,
+  type RangeOptions,
+  type TransactOptions,
+  type UnavailableReason,
+} from './contract.js';
+export { type EmbeddedStoreOptions, openEmbeddedStore } from './embedded/store.js';
+export { MemoryDatabase } from './memory/database.js';
+export { type MemoryFaultOptions, MemoryFaults, type MemoryOperation } from './memory/faults.js';
+export { type MemoryStore, type MemoryStoreOptions, openMemoryStore } from './memory/store.js';

@@ -1,0 +1,215 @@
+/**
+ * Keys of one account's mail. The tuples are those of `store/keyspace.ts`; prefixes are packed once and what varies (ids, UIDs, modseqs) is
+ * appended by hand, because a delivery builds a dozen of these.
+ */
+import { type KeyRange, key, subspace } from '../keyspace.js';
+import type { AccountId, EmailId, MailboxId, ThreadId } from './contract.js';
+
+const stringCode = 0x02;
+const bytesCode = 0x01;
+/** An integer of n bytes has the code 0x14 + n. */
+const zeroCode = 0x14;
+const maxCachedMailboxPrefixes = 64;
+
+function uintLength(value: number): number {
+  if (value < 0x100) return value === 0 ? 0 : 1;
+  if (value < 0x1_0000) return 2;
+  if (value < 0x100_0000) return 3;
+  if (value < 0x1_0000_0000) return 4;
+  return value < 0x100_0000_0000 ? 5 : 6;
+}
+
+/** `prefix` followed by a non-negative integer below 2^48 as a tuple element. */
+export function withUint(prefix: Buffer, value: number): Buffer {
+  const length = uintLength(value);
+  const out = Buffer.allocUnsafe(prefix.length + 1 + length);
+  out.set(prefix);
+  out[prefix.length] = zeroCode + length;
+  if (length > 0) out.writeUIntBE(value, prefix.length + 1, length);
+  return out;
+}
+
+/** `prefix` followed by an id (no zero byte in it) as a tuple string. */
+export function withId(prefix: Buffer, id: string): Buffer {
+  const out = Buffer.allocUnsafe(prefix.length + id.length + 2);
+  out.set(prefix);
+  out[prefix.length] = stringCode;
+  out.write(id, prefix.length + 1, 'latin1');
+  out[out.length - 1] = 0;
+  return out;
+}
+
+/** The integer that stands at `offset` of a key, and where the next element begins. */
+export function uintAt(packed: Buffer, offset: number): { value: number; next: number } {
+  const length = packed[offset]! - zeroCode;
+  if (length < 0 || length > 6) throw new RangeError('no integer at this place of the key');
+  return { value: length === 0 ? 0 : packed.readUIntBE(offset + 1, length), next: offset + 1 + length };
+}
+
+/** The id (a tuple string without zero bytes) that stands at `offset` of a key, and where the next element begins. */
+export function idAt(packed: Buffer, offset: number): { value: string; next: number } {
+  const end = packed.indexOf(0, offset + 1);
+  return { value: packed.toString('latin1', offset + 1, end), next: end + 1 };
+}
+
+function under(prefix: Buffer): KeyRange {
+  return { begin: Buffer.concat([prefix, Buffer.of(0x00)]), end: Buffer.concat([prefix, Buffer.of(0xff)]) };
+}
+
+/** All keys of one account. Ids must be of the alphabets that the contract names. */
+export class AccountKeys {
+  readonly state: Buffer;
+  readonly logFloor: Buffer;
+  readonly log: Buffer;
+  readonly allMessages: KeyRange;
+  readonly allMailboxes: KeyRange;
+  readonly allCounts: KeyRange;
+  readonly allNames: KeyRange;
+  readonly allLog: KeyRange;
+  readonly allThreads: KeyRange;
+  readonly allReferences: KeyRange;
+  readonly allRemovals: KeyRange;
+  readonly allEntries: KeyRange;
+  readonly allSummaries: KeyRange;
+  private readonly mailboxPrefix: Buffer;
+  private readonly countsPrefix: Buffer;
+  private readonly messagePrefix: Buffer;
+  private readonly summaryPrefix: Buffer;
+  private readonly entryPrefix: Buffer;
+  private readonly threadPrefix: Buffer;
+  private readonly referencePrefix: Buffer;
+  private readonly removalPrefix: Buffer;
+  private readonly entryPrefixes = new Map<MailboxId, Buffer>();
+
+  constructor(readonly accountId: AccountId) {
+    const part = (name: string) => key(subspace.mail, accountId, name);
+    this.state = part('state');
+    this.logFloor = part('log-floor');
+    this.log = part('log');
+    this.mailboxPrefix = part('mailbox');
+    this.countsPrefix = part('counts');
+    this.messagePrefix = part('message');
+    this.summaryPrefix = part('summary');
+    this.entryPrefix = part('entry');
+    this.threadPrefix = part('thread');
+    this.referencePrefix = part('reference');
+    this.removalPrefix = part('removal');
+    this.allMessages = under(this.messagePrefix);
+    this.allMailboxes = under(this.mailboxPrefix);
+    this.allCounts = under(this.countsPrefix);
+    this.allNames = under(part('name'));
+    this.allLog = under(this.log);
+    this.allThreads = under(this.threadPrefix);
+    this.allReferences = under(this.referencePrefix);
+    this.allRemovals = under(this.removalPrefix);
+    this.allEntries = under(this.entryPrefix);
+    this.allSummaries = under(this.summaryPrefix);
+  }
+
+  mailbox(id: MailboxId): Buffer {
+    return withId(this.mailboxPrefix, id);
+  }
+  /** Names are any text, so this one goes through the general encoder. */
+  name(parentId: MailboxId | '', name: string): Buffer {
+    return key(subspace.mail, this.accountId, 'name', parentId, name);
+  }
+  /** All names directly under a mailbox. */
+  namesUnder(parentId: MailboxId | ''): KeyRange {
+    return under(key(subspace.mail, this.accountId, 'name', parentId));
+  }
+  counts(id: MailboxId): Buffer {
+    return withId(this.countsPrefix, id);
+  }
+  message(id: EmailId): Buffer {
+    return withId(this.messagePrefix, id);
+  }
+  summary(id: EmailId): Buffer {
+    return withId(this.summaryPrefix, id);
+  }
+  entry(mailboxId: MailboxId, uid: number): Buffer {
+    return withUint(this.entriesOf(mailboxId), uid);
+  }
+  /** Entries of a mailbox with `fromUid <= uid <= toUid`. */
+  entryRange(mailboxId: MailboxId, fromUid = 0, toUid = 0xffff_ffff): KeyRange {
+    const prefix = this.entriesOf(mailboxId);
+    return { begin: withUint(prefix, Math.max(0, fromUid)), end: withUint(prefix, Math.min(toUid, 0xffff_ffff) + 1) };
+  }
+  /** The UID of an entry's key, for a key of this mailbox. */
+  uidOf(mailboxId: MailboxId, packed: Buffer): number {
+    return uintAt(packed, this.entriesOf(mailboxId).length).value;
+  }
+  /** Part 0 stands at the modseq itself; more parts only where a change did not fit one value. */
+  logAt(modseq: number, part = 0): Buffer {
+    const first = withUint(this.log, modseq);
+    return part === 0 ? first : withUint(first, part);
+  }
+  logModseqOf(packed: Buffer): number {
+    return uintAt(packed, this.log.length).value;
+  }
+  thread(threadId: ThreadId, emailId: EmailId): Buffer {
+    return withId(withId(this.threadPrefix, threadId), emailId);
+  }
+  threadRange(threadId: ThreadId): KeyRange {
+    return under(withId(this.threadPrefix, threadId));
+  }
+  /** Thread and message of a thread row's key. */
+  threadRowOf(packed: Buffer): { threadId: ThreadId; emailId: EmailId } {
+    const thread = idAt(packed, this.threadPrefix.length);
+    return { threadId: thread.value, emailId: idAt(packed, thread.next).value };
+  }
+  reference(hash: Buffer): Buffer {
+    let zeros = 0;
+    for (const byte of hash) if (byte === 0) zeros++;
+    const out = Buffer.allocUnsafe(this.referencePrefix.length + hash.length + zeros + 2);
+    let at = this.referencePrefix.copy(out);
+    out[at++] = bytesCode;
+    for (const byte of hash) {
+      out[at++] = byte;
+      if (byte === 0) out[at++] = 0xff;
+    }
+    out[at] = 0;
+    return out;
+  }
+  /** '' stands for the whole account. */
+  removal(id: MailboxId | ''): Buffer {
+    return withId(this.removalPrefix, id);
+  }
+  removalOf(packed: Buffer): MailboxId | '' {
+    return idAt(packed, this.removalPrefix.length).value;
+  }
+  mailboxOf(packed: Buffer): MailboxId {
+    return idAt(packed, this.mailboxPrefix.length).value;
+  }
+  countsOf(packed: Buffer): MailboxId {
+    return idAt(packed, this.countsPrefix.length).value;
+  }
+  messageOf(packed: Buffer): EmailId {
+    return idAt(packed, this.messagePrefix.length).value;
+  }
+  entryOf(packed: Buffer): { mailboxId: MailboxId; uid: number } {
+    const mailbox = idAt(packed, this.entryPrefix.length);
+    return { mailboxId: mailbox.value, uid: uintAt(packed, mailbox.next).value };
+  }
+
+  private entriesOf(mailboxId: MailboxId): Buffer {
+    const known = this.entryPrefixes.get(mailboxId);
+    if (known) return known;
+    if (this.entryPrefixes.size >= maxCachedMailboxPrefixes) this.entryPrefixes.clear();
+    const prefix = withId(this.entryPrefix, mailboxId);
+    this.entryPrefixes.set(mailboxId, prefix);
+    return prefix;
+  }
+}
+
+/** Keeps the packed prefixes of accounts lately used. */
+export function accountKeysCache(maxAccounts = 2_000): (accountId: AccountId) => AccountKeys {
+  const cache = new Map<AccountId, AccountKeys>();
+  return (accountId) => {
+    const known = cache.get(accountId);
+    if (known) return known;
+    if (cache.size >= maxAccounts) cache.delete(cache.keys().next().value!);
+    const made = new AccountKeys(accountId);
+    cache.set(accountId, made);
+    return made;
+  };
+}

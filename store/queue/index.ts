@@ -1,0 +1,5 @@
+/** The distributed queue's public face. */
+export * from './contract.js';
+export { firstIdAt, isQueueId } from './ids.js';
+export { createQueue, type QueueDependencies } from './queue.js';
+export { allShards, ownerOf, shardOf, shardsOf } from './shards.js';

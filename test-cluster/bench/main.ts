@@ -1,0 +1,53 @@
+/** `npm run bench -- NAME [--json]`: runs one benchmark and prints one JSON line, the machine and the versions inside. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { repositoryRoot } from '../harness/node-process.js';
+
+type Benchmark = { run(): Promise<Record<string, unknown>> };
+
+const benchmarks: Record<string, () => Promise<Benchmark>> = {
+  kv: () => import('./kv.js'),
+  'smtp-ingest': () => import('./smtp-ingest.js'),
+  'deliver-local': () => import('./deliver-local.js'),
+  'imap-fetch': () => import('./imap-fetch.js'),
+  memory: () => import('./memory.js'),
+};
+
+function versionOf(command: string, ...args: string[]): string | undefined {
+  try {
+    return execFileSync(command, args, {
+      encoding: 'utf8',
+      env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
+    }).trim();
+  } catch {
+    return undefined; // not installed: the benchmark says so where it matters
+  }
+}
+
+function machine(): Record<string, unknown> {
+  const manifest = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8')) as { version: string };
+  return {
+    cpu: cpus()[0]?.model,
+    cores: cpus().length,
+    memoryGib: Math.round(totalmem() / 2 ** 30),
+    node: process.version,
+    starling: manifest.version,
+    postfix: versionOf('postconf', '-d', '-h', 'mail_version'),
+  };
+}
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } });
+const names = positionals.length === 0 || positionals[0] === 'all' ? Object.keys(benchmarks) : positionals;
+const unknown = names.find((name) => !(name in benchmarks));
+if (unknown !== undefined) {
+  process.stderr.write(`no benchmark ${unknown}; there are: ${Object.keys(benchmarks).join(', ')}\n`);
+  process.exit(2);
+}
+for (const name of names) {
+  const benchmark = await benchmarks[name]!();
+  const result = { bench: name, ...(await benchmark.run()), machine: machine() };
+  process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${JSON.stringify(result, null, 2)}\n`);
+}

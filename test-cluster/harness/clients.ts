@@ -1,0 +1,148 @@
+/** Real mail programs, as the tests use them: swaks, mbsync, Python's imaplib, curl. */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ImapFlow } from 'imapflow';
+import { runCommand } from './processes.js';
+
+export interface SwaksOptions {
+  port: number;
+  from: string;
+  to: string;
+  /** The whole message; swaks sends it as it stands, dots stuffed. */
+  message: Buffer;
+  /** STARTTLS and AUTH PLAIN with this login. */
+  login?: { user: string; password: string };
+}
+
+/** Sends with swaks. Throws with the dialog when the server refuses. */
+export async function swaks(options: SwaksOptions): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), 'starling-swaks-'));
+  try {
+    const file = join(folder, 'message');
+    writeFileSync(file, options.message);
+    const args = ['--server', '127.0.0.1', '--port', String(options.port), '--from', options.from, '--to', options.to];
+    args.push('--data', `@${file}`, '--no-data-fixup', '--helo', 'client.test');
+    if (options.login) {
+      args.push('--tls', '--auth', 'PLAIN', '--auth-user', options.login.user, '--auth-password', options.login.password);
+    }
+    const { code, stdout, stderr } = await runCommand('swaks', args);
+    if (code !== 0) throw new Error(`swaks ended with ${code}:\n${stdout}${stderr}`);
+    return stdout;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+export interface Login {
+  port: number;
+  user: string;
+  password: string;
+}
+
+/** Runs `work` with a logged-in imapflow client over TLS (the certificate is the node's own and not checked here). */
+export async function withImapflow<T>(login: Login, work: (client: ImapFlow) => Promise<T>): Promise<T> {
+  const client = new ImapFlow({
+    host: '127.0.0.1',
+    port: login.port,
+    secure: true,
+    auth: { user: login.user, pass: login.password },
+    tls: { rejectUnauthorized: false },
+    logger: false,
+  });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.logout();
+  }
+}
+
+/** Every message of a mailbox, as bytes, by UID; with imapflow. */
+export function messagesByImapflow(login: Login, mailbox = 'INBOX'): Promise<Buffer[]> {
+  return withImapflow(login, async (client) => {
+    const lock = await client.getMailboxLock(mailbox);
+    try {
+      const found: Buffer[] = [];
+      for await (const message of client.fetch('1:*', { source: true })) found.push(message.source!);
+      return found;
+    } finally {
+      lock.release();
+    }
+  });
+}
+
+/** The same with Python's imaplib, over TLS. */
+export async function messagesByImaplib(login: Login, mailbox = 'INBOX'): Promise<Buffer[]> {
+  const script = `
+import base64, imaplib, json, ssl, sys
+port, user, password, mailbox = json.load(sys.stdin)
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+client = imaplib.IMAP4_SSL('127.0.0.1', port, ssl_context=context)
+client.login(user, password)
+client.select(mailbox, readonly=True)
+uids = client.uid('SEARCH', None, 'ALL')[1][0].split()
+found = [client.uid('FETCH', uid, '(BODY.PEEK[])')[1][0][1] for uid in uids]
+client.logout()
+print(json.dumps([base64.b64encode(message).decode() for message in found]))
+`;
+  const input = JSON.stringify([login.port, login.user, login.password, mailbox]);
+  const { code, stdout, stderr } = await runCommand('python3', ['-c', script], { input });
+  if (code !== 0) throw new Error(`imaplib failed: ${stderr}`);
+  return (JSON.parse(stdout) as string[]).map((message) => Buffer.from(message, 'base64'));
+}
+
+/** The same with mbsync: pulls the mailbox into a Maildir (which keeps LF line ends; they are turned back here). */
+export async function messagesByMbsync(login: Login, mailbox = 'INBOX'): Promise<Buffer[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'starling-mbsync-'));
+  try {
+    mkdirSync(join(folder, 'mail'));
+    const certificate = join(folder, 'certificate.pem');
+    writeFileSync(certificate, await servedCertificate(login.port));
+    const settings = [
+      'IMAPAccount node',
+      'Host 127.0.0.1',
+      `Port ${login.port}`,
+      `User ${login.user}`,
+      `Pass ${login.password}`,
+      'SSLType IMAPS',
+      `CertificateFile ${certificate}`,
+      'IMAPStore far',
+      'Account node',
+      'MaildirStore near',
+      `Path ${folder}/mail/`,
+      `Inbox ${folder}/mail/INBOX`,
+      'SubFolders Verbatim',
+      'Channel all',
+      'Far :far:',
+      'Near :near:',
+      `Patterns ${mailbox}`,
+      'Create Near',
+      'Sync Pull',
+      'SyncState *',
+      '',
+    ];
+    writeFileSync(join(folder, 'mbsyncrc'), settings.join('\n'), { mode: 0o600 });
+    const { code, stdout, stderr } = await runCommand('mbsync', ['-c', join(folder, 'mbsyncrc'), 'all'], {
+      env: { HOME: folder },
+    });
+    if (code !== 0) throw new Error(`mbsync ended with ${code}: ${stdout}${stderr}`);
+    const files = ['new', 'cur'].flatMap((part) => {
+      const path = join(folder, 'mail', mailbox, part);
+      return readdirSync(path).map((name) => readFileSync(join(path, name)));
+    });
+    return files.map((bytes) => Buffer.from(bytes.toString('latin1').replace(/\r?\n/g, '\r\n'), 'latin1'));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** The certificate that a TLS port serves, as PEM. */
+export async function servedCertificate(port: number): Promise<string> {
+  const { stdout } = await runCommand('openssl', ['s_client', '-connect', `127.0.0.1:${port}`, '-showcerts'], { input: '' });
+  const found = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/.exec(stdout);
+  if (!found) throw new Error('no certificate served');
+  return `${found[0]}\n`;
+}

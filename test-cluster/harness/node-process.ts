@@ -1,0 +1,165 @@
+/** One Starling node as a process, started as its users start it, reached only through its ports. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { freePortOffset } from './ports.js';
+import { startProcess, waitFor } from './processes.js';
+
+/** The repository's root, from sources and from dist/ alike. */
+export const repositoryRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/') ? '../../..' : '../..', import.meta.url));
+const command = join(repositoryRoot, 'node', 'cli', 'starling.mjs');
+
+/** The quickstart's ports without offset (README, "Ports"). */
+export const basePorts = {
+  smtp: 2525,
+  submission: 2587,
+  submissions: 2465,
+  lmtp: 2424,
+  imap: 2143,
+  imaps: 2993,
+  http: 2080,
+  https: 2443,
+};
+export type PortName = keyof typeof basePorts;
+
+export interface NodeOptions {
+  /** Kept when given; otherwise a new folder that `remove` deletes. */
+  data?: string;
+  /** '' lets the node make its own. */
+  password?: string;
+  /** TOML that replaces sections of the quickstart's settings. */
+  settings?: string;
+  env?: NodeJS.ProcessEnv;
+}
+
+export class NodeProcess {
+  readonly password: string;
+  readonly data: string;
+  private readonly ownsFolder: boolean;
+  private readonly settingsFile: string | undefined;
+  private readonly env: NodeJS.ProcessEnv;
+  private running: ReturnType<typeof startProcess> | undefined;
+
+  private constructor(
+    options: NodeOptions,
+    readonly portOffset: number,
+  ) {
+    this.password = options.password ?? 'correct-horse-battery';
+    this.ownsFolder = options.data === undefined;
+    this.data = options.data ?? mkdtempSync(join(tmpdir(), 'starling-node-'));
+    this.env = options.env ?? {};
+    if (options.settings !== undefined) {
+      this.settingsFile = join(this.data, 'settings.toml');
+      writeFileSync(this.settingsFile, options.settings);
+    }
+  }
+
+  /** Starts a node and waits until it is ready. */
+  static async start(options: NodeOptions = {}): Promise<NodeProcess> {
+    const node = new NodeProcess(options, await freePortOffset(Object.values(basePorts)));
+    try {
+      await node.start();
+    } catch (error) {
+      await node.remove();
+      throw error;
+    }
+    return node;
+  }
+
+  port(name: PortName): number {
+    return basePorts[name] + this.portOffset;
+  }
+
+  get pid(): number {
+    const pid = this.running?.child.pid;
+    if (pid === undefined) throw new Error('the node is not running');
+    return pid;
+  }
+
+  /** What it printed since its last start. */
+  get output(): { stdout: string; stderr: string } {
+    return this.running?.output ?? { stdout: '', stderr: '' };
+  }
+
+  async start(timeoutMs = 60_000): Promise<void> {
+    const args = [
+      command,
+      'quickstart',
+      '--data',
+      this.data,
+      '--port-offset',
+      String(this.portOffset),
+      '--password',
+      this.password,
+    ];
+    if (this.settingsFile) args.push('--config', this.settingsFile);
+    const running = startProcess(process.execPath, args, { cwd: repositoryRoot, env: this.env });
+    this.running = running;
+    let ended: number | null | undefined;
+    void running.ended.then((code) => {
+      ended = code;
+    });
+    await waitFor('the node to become ready', timeoutMs, async () => {
+      if (ended !== undefined) throw new Error(`the node ended with ${ended}:\n${running.output.stderr.slice(-4000)}`);
+      return this.isReady();
+    }).catch((error: unknown) => {
+      running.child.kill('SIGKILL');
+      throw new Error(`${(error as Error).message}\n${running.output.stderr.slice(-4000)}`);
+    });
+  }
+
+  async isReady(): Promise<boolean> {
+    const response = await fetch(`http://127.0.0.1:${this.port('http')}/health/ready`, { signal: AbortSignal.timeout(2_000) });
+    await response.arrayBuffer();
+    return response.status === 200;
+  }
+
+  async metrics(): Promise<string> {
+    const response = await fetch(`http://127.0.0.1:${this.port('http')}/metrics`);
+    return response.text();
+  }
+
+  /** Sum of all samples of a metric whose labels contain all of `labels`. */
+  async metric(name: string, labels: Record<string, string> = {}): Promise<number> {
+    let sum = 0;
+    for (const line of (await this.metrics()).split('\n')) {
+      if (!line.startsWith(`${name}{`) && !line.startsWith(`${name} `)) continue;
+      if (Object.entries(labels).every(([key, value]) => line.includes(`${key}="${value}"`)))
+        sum += Number(line.slice(line.lastIndexOf(' ') + 1));
+    }
+    return sum;
+  }
+
+  /** SIGTERM, waits for the drain, answers the exit code. */
+  async stop(): Promise<number | null> {
+    if (!this.running) return null;
+    this.running.child.kill('SIGTERM');
+    return this.end();
+  }
+
+  /** SIGKILL: as if the plug were pulled. */
+  async kill(): Promise<void> {
+    if (!this.running) return;
+    this.running.child.kill('SIGKILL');
+    await this.end();
+  }
+
+  /** Waits for a process that was told, or decided, to end. */
+  async end(): Promise<number | null> {
+    const code = await this.running?.ended;
+    this.running = undefined;
+    return code ?? null;
+  }
+
+  /** Ends the node and deletes its folder when it made it. */
+  async remove(): Promise<void> {
+    await this.kill();
+    if (this.ownsFolder) rmSync(this.data, { recursive: true, force: true });
+  }
+
+  /** Runs a `starling` operation on this node. */
+  cliArguments(...args: string[]): string[] {
+    return [command, ...args, '--data', this.data];
+  }
+}

@@ -1,0 +1,126 @@
+/** A plain SMTP sender over one connection: one message at a time, each with a token of its own, and an exact account of what was acknowledged. */
+import { createConnection, type Socket } from 'node:net';
+
+/** A reply ended the dialog, or the connection went away. */
+export class SendFailed extends Error {
+  override readonly name = 'SendFailed';
+}
+
+/** Speaks SMTP line by line. */
+export class SmtpDialog {
+  private received = '';
+  private waiting: { resolve: (reply: string) => void; reject: (error: Error) => void } | undefined;
+  private failure: Error | undefined;
+
+  private constructor(private readonly socket: Socket) {
+    socket.setNoDelay(true);
+    socket.on('data', (chunk) => {
+      this.received += chunk.toString('latin1');
+      this.deliver();
+    });
+    const fail = (error: Error) => {
+      this.failure ??= error;
+      this.waiting?.reject(this.failure);
+      this.waiting = undefined;
+    };
+    socket.on('error', fail);
+    socket.on('close', () => fail(new SendFailed('connection closed')));
+  }
+
+  static async connect(port: number): Promise<SmtpDialog> {
+    const socket = createConnection(port, '127.0.0.1');
+    const dialog = new SmtpDialog(socket);
+    await dialog.expect(220);
+    await dialog.command('EHLO client.test', 250);
+    return dialog;
+  }
+
+  private deliver(): void {
+    const match = /^(?:\d{3}-.*\r\n)*\d{3} .*\r\n/.exec(this.received);
+    if (!match || !this.waiting) return;
+    this.received = this.received.slice(match[0].length);
+    const { resolve } = this.waiting;
+    this.waiting = undefined;
+    resolve(match[0]);
+  }
+
+  private async expect(code: number): Promise<string> {
+    if (this.failure) throw this.failure;
+    const reply = await new Promise<string>((resolve, reject) => {
+      this.waiting = { resolve, reject };
+      this.deliver();
+    });
+    if (!reply.startsWith(String(code))) throw new SendFailed(`wanted ${code}, got: ${reply.trim()}`);
+    return reply;
+  }
+
+  command(line: string | Buffer, code: number): Promise<string> {
+    this.socket.write(typeof line === 'string' ? `${line}\r\n` : line);
+    return this.expect(code);
+  }
+
+  /** Sends one message whose body has no line that begins with a dot. Resolves once it is acknowledged. */
+  async send(from: string, recipients: readonly string[], message: Buffer): Promise<void> {
+    await this.command(`MAIL FROM:<${from}>`, 250);
+    for (const recipient of recipients) await this.command(`RCPT TO:<${recipient}>`, 250);
+    await this.command('DATA', 354);
+    await this.command(Buffer.concat([message, Buffer.from('.\r\n')]), 250);
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+}
+
+/** A message of about `bytes` bytes that carries a token in its subject. */
+export function tokenMessage(token: string, bytes = 2_000): Buffer {
+  const head = `From: <sender@client.test>\r\nTo: <alice@example.test>\r\nSubject: token ${token}\r\nMessage-ID: <${token}@client.test>\r\nDate: Sun, 22 Nov 2026 05:00:00 +0000\r\n\r\n`;
+  const line = `${'Starlings over the marsh at dusk, '.repeat(2)}\r\n`;
+  return Buffer.from(head + line.repeat(Math.max(1, Math.ceil((bytes - head.length) / line.length))), 'latin1');
+}
+
+export interface Ledger {
+  acknowledged: Set<string>;
+  /** Sent, at least in part, but never acknowledged: may or may not be there. */
+  uncertain: Set<string>;
+}
+
+/**
+ * Sends from `connections` connections at once until `count` messages are acknowledged, reconnecting whenever the server goes away. A message without its
+ * 250 is never sent again: the next one has a new token, so that a double is always the server's doing.
+ */
+export async function sendUntilAcknowledged(options: {
+  port: number;
+  recipients: readonly string[];
+  count: number;
+  connections: number;
+  /** Told after each acknowledgement. */
+  onAcknowledged?: (total: number) => void;
+}): Promise<Ledger> {
+  const ledger: Ledger = { acknowledged: new Set(), uncertain: new Set() };
+  let started = 0;
+  const worker = async (workerIndex: number) => {
+    let dialog: SmtpDialog | undefined;
+    let failures = 0;
+    while (ledger.acknowledged.size < options.count && started < options.count * 3) {
+      const token = `t${workerIndex}x${started++}`;
+      try {
+        dialog ??= await SmtpDialog.connect(options.port);
+        ledger.uncertain.add(token);
+        await dialog.send('sender@client.test', [options.recipients[started % options.recipients.length]!], tokenMessage(token));
+        ledger.uncertain.delete(token);
+        ledger.acknowledged.add(token);
+        options.onAcknowledged?.(ledger.acknowledged.size);
+      } catch {
+        // The node was killed, or is not up again: that is what is being tried.
+        dialog?.close();
+        dialog = undefined;
+        if (++failures > 3_000) throw new SendFailed('the server does not come back');
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+    dialog?.close();
+  };
+  await Promise.all(Array.from({ length: options.connections }, (_, index) => worker(index)));
+  return ledger;
+}

@@ -1,0 +1,69 @@
+/** The plug is pulled, again and again, while mail comes in: what was acknowledged is in a mailbox exactly once. */
+import { describe, expect, it } from 'vitest';
+import { judgeDelivery } from '../checker/delivered.js';
+import { withImapflow } from '../harness/clients.js';
+import { NodeProcess } from '../harness/node-process.js';
+import { runCommand, waitFor } from '../harness/processes.js';
+import { sendUntilAcknowledged } from '../harness/smtp-load.js';
+
+const messages = 5_000;
+const kills = 10;
+
+/** The tokens in the subjects of a mailbox. */
+function tokensOf(node: NodeProcess, name: string): Promise<string[]> {
+  const login = { port: node.port('imaps'), user: `${name}@example.test`, password: node.password };
+  return withImapflow(login, async (client) => {
+    const lock = await client.getMailboxLock('INBOX');
+    try {
+      const tokens: string[] = [];
+      let lastUid = 0;
+      for await (const message of client.fetch('1:*', { envelope: true, uid: true })) {
+        expect(message.uid).toBeGreaterThan(lastUid);
+        lastUid = message.uid;
+        tokens.push(message.envelope!.subject!.replace('token ', ''));
+      }
+      return tokens;
+    } finally {
+      lock.release();
+    }
+  });
+}
+
+describe('kill -9', () => {
+  it(`${kills} times while ${messages} messages are accepted: lost 0, doubled 0`, async () => {
+    const node = await NodeProcess.start();
+    try {
+      let restarts = 0;
+      let restarting: Promise<void> = Promise.resolve();
+      const ledger = await sendUntilAcknowledged({
+        port: node.port('smtp'),
+        recipients: ['alice@example.test', 'bob@example.test', 'admin@example.test'],
+        count: messages,
+        connections: 20,
+        onAcknowledged(total) {
+          if (restarts >= kills || total < ((restarts + 1) * messages) / (kills + 1)) return;
+          restarts++;
+          restarting = restarting.then(() => node.kill()).then(() => node.start());
+        },
+      });
+      await restarting;
+      expect(restarts).toBe(kills);
+      await waitFor('an empty queue', 60_000, async () => {
+        const { stdout } = await runCommand(process.execPath, node.cliArguments('queue', 'list', '--json'));
+        return stdout.trim() === '[]';
+      });
+      const found = (await Promise.all(['alice', 'bob', 'admin'].map((name) => tokensOf(node, name)))).flat();
+      const verdict = judgeDelivery(ledger, found);
+      process.stderr.write(
+        `kill -9 x ${restarts}: ${verdict.acknowledged} acknowledged, lost ${verdict.lost.length}, doubled ${verdict.doubled.length}\n`,
+      );
+      expect(verdict).toMatchObject({ lost: [], doubled: [], unknown: [] });
+      expect(verdict.acknowledged).toBeGreaterThanOrEqual(messages);
+      const check = await runCommand(process.execPath, node.cliArguments('store', 'check', '--json'));
+      expect(check.stdout).toMatch(/"differences":0/);
+      expect(check.code).toBe(0);
+    } finally {
+      await node.remove();
+    }
+  });
+});
