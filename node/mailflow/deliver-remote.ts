@@ -10,7 +10,7 @@ import {
   type RecipientResult,
   SmtpConnectError,
 } from '../../protocols/smtp/client/contract.js';
-import type { BlobStore } from '../../store/blobs/contract.js';
+import { BlobMissing, type BlobStore } from '../../store/blobs/contract.js';
 import { type ClaimedDestination, ClaimLost, type QueueRecipient } from '../../store/queue/index.js';
 import { isAscii } from './addresses.js';
 import { type ConnectionPool, createConnectionPool, type OutgoingConnection } from './connection-pool.js';
@@ -54,7 +54,14 @@ interface Answer {
   open: OpenRecipients;
 }
 
-const lifetimeOver: DeliveryReply = { code: 451, enhanced: '4.4.2', text: 'The delivery took too long' };
+const timeOver = {
+  verdict: 'deferred',
+  reply: { code: 0, enhanced: '4.4.2', text: 'The delivery took too long' },
+} as const;
+const contentLost = {
+  verdict: 'failed',
+  reply: { code: 0, enhanced: '5.3.0', text: 'The content of this message is lost' },
+} as const;
 
 export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDelivery {
   const { settings } = d;
@@ -101,9 +108,11 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
       try {
         await attemptAll(claimed, AbortSignal.any([signal, timeUp.signal]));
       } catch (error) {
-        if (!timeUp.signal.aborted || signal.aborted || error instanceof ClaimLost) throw error;
+        const isTimeUp = timeUp.signal.aborted && !signal.aborted && !(error instanceof ClaimLost);
+        if (!isTimeUp && !(error instanceof BlobMissing)) throw error;
+        if (!isTimeUp) d.logger.error({ queueId: claimed.message.id, err: error }, 'content of a queued message is missing');
         const pending = claimed.destination.recipients.filter(isPending);
-        const verdicts = sameVerdict(pending, { verdict: 'deferred', reply: lifetimeOver });
+        const verdicts = sameVerdict(pending, isTimeUp ? timeOver : contentLost);
         await untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote' }), signal);
       } finally {
         timer.cancel();
@@ -157,21 +166,40 @@ async function tryHost(
       return connectFailure(d, attempt, claimed, recipients, error);
     }
     const { connection, isReused } = pooled;
+    const content = watchedContent(d, claimed);
     try {
-      const result = await connection.send(outgoing(d, claimed, recipients), signal);
+      const result = await connection.send(outgoing(claimed, recipients, content.open), signal);
       pool.release(key, connection, result.reusable);
+      // Our own store's fault, not the peer's: it is no attempt.
+      if (content.failure && !result.recipients.some(({ outcome }) => outcome === 'delivered')) throw content.failure;
       if (isReused && result.recipients.every(isDeadConnection)) continue;
       return judge(d, attempt, claimed, result.recipients, result.dsnPassedOn);
     } catch (error) {
-      pool.release(key, connection, false);
+      connection.destroy();
       throw error;
     }
   }
 }
 
+/** The message without our own front; remembers why it could not be read. */
+function watchedContent(d: RemoteDeliveryDependencies, { message }: ClaimedDestination) {
+  const content: { failure: unknown; open(): AsyncIterable<Buffer> } = {
+    failure: undefined,
+    async *open() {
+      try {
+        yield* d.blobs.stream(message.blobId, { start: message.relayOffsetBytes });
+      } catch (error) {
+        content.failure = error;
+        throw error;
+      }
+    },
+  };
+  return content;
+}
+
 /** The connection was gone before the peer could say a word about this message. */
 function isDeadConnection({ outcome, code, stage }: RecipientResult): boolean {
-  return outcome === 'temporary' && stage === 'mail' && (code === 0 || code === 421);
+  return outcome === 'temporary' && (stage === 'mail' || stage === 'rset') && (code === 0 || code === 421);
 }
 
 function connectOptions(
@@ -196,23 +224,22 @@ function connectOptions(
 }
 
 function outgoing(
-  d: RemoteDeliveryDependencies,
   { message }: ClaimedDestination,
   recipients: readonly QueueRecipient[],
+  open: () => AsyncIterable<Buffer>,
 ): OutgoingMessage {
-  const start = message.relayOffsetBytes;
   return {
     from: message.from,
     recipients: recipients.map(({ address, notify, orcpt }) => ({ address, notify, originalRecipient: typedOriginal(orcpt) })),
     ret: message.ret,
     envelopeId: message.envid,
     body: {
-      sizeBytes: message.sizeBytes - start,
+      sizeBytes: message.sizeBytes - message.relayOffsetBytes,
       eightBit: message.body !== '7BIT',
       // RFC 6531 3.4: what came with SMTPUTF8 needs it again only if something in it does; the client looks at the addresses.
       utf8: message.isUtf8 && (message.body !== '7BIT' || !isAscii(message.from)),
       binary: message.body === 'BINARYMIME',
-      open: () => d.blobs.stream(message.blobId, { start }),
+      open,
     },
   };
 }
@@ -240,6 +267,12 @@ function connectFailure(
   return { verdicts: [], open: new Map(sameVerdict(recipients, { verdict, reply }).map((one) => [one.address, one])) };
 }
 
+/** What the peer said of the message or of a recipient stands for its whole domain; what it said of its own state does not. */
+function mayOtherHostDoBetter({ wide, code, stage, outcome }: RecipientResult): boolean {
+  if (!wide || code === 0) return wide;
+  return outcome === 'temporary' && stage !== 'data' && stage !== 'end-of-data';
+}
+
 function judge(
   d: RemoteDeliveryDependencies,
   { host, address: peer }: Attempt,
@@ -249,7 +282,8 @@ function judge(
 ): Answer {
   const answer: Answer = { verdicts: [], open: new Map() };
   const counts: Record<string, number> = {};
-  for (const { address, outcome, code, enhanced, text, wide } of results) {
+  for (const result of results) {
+    const { address, outcome, code, enhanced, text } = result;
     counts[outcome] = (counts[outcome] ?? 0) + 1;
     const reply: DeliveryReply = { code, enhanced, text, host };
     if (outcome === 'delivered') answer.verdicts.push({ address, verdict: 'relayed', reply, dsnPassedOn });
@@ -258,7 +292,7 @@ function judge(
       answer.verdicts.push({ address, verdict: 'deferred', reply });
     } else {
       const verdict = outcome === 'permanent' ? 'failed' : 'deferred';
-      if (wide) answer.open.set(address, { address, verdict, reply });
+      if (mayOtherHostDoBetter(result)) answer.open.set(address, { address, verdict, reply });
       else answer.verdicts.push({ address, verdict, reply });
     }
   }

@@ -97,10 +97,9 @@ export function createSettle(dependencies: SettleDependencies): Settle {
       { label: 'settle' },
     );
     announce(dependencies, input, plan, outcome);
-    for (const { address, verdict } of input.verdicts) {
+    for (const { address, verdict, reply } of input.verdicts) {
       attemptsTotal.inc({ kind, result: verdict });
-      if (verdict === 'deferred') continue;
-      logger.debug({ queueId: claimed.message.id, recipient: address, verdict }, 'recipient settled');
+      if (verdict === 'failed') logger.info({ queueId: claimed.message.id, recipient: address, reply }, 'recipient failed');
     }
     return outcome;
   };

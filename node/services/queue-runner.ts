@@ -14,6 +14,8 @@ export interface RunnerLimits extends LaneLimits {
   maxClaims: number;
   /** Due entries that one look takes. */
   claimBatch: number;
+  /** Shortest pause between two looks that found nothing more to do: many wakes in a row make one look. */
+  minScanGapMs: number;
   /** Longest pause between two looks at the own shards. */
   scanIntervalMs: number;
   /** Entries of others' shards are only taken when they have waited this long. */
@@ -29,6 +31,7 @@ export const defaultRunnerLimits: RunnerLimits = {
   maxInFlightBytes: 256 * 1024 * 1024,
   maxClaims: 2000,
   claimBatch: 200,
+  minScanGapMs: 5,
   scanIntervalMs: 5000,
   lateAfterSeconds: 30,
   adoptIntervalMs: 60_000,
@@ -47,6 +50,8 @@ export interface QueueRunnerDependencies {
   /** Live node ids, this one included; shards are shared among them. Default: this node alone. */
   members?: () => readonly string[];
   limits?: Partial<RunnerLimits>;
+  /** Another node has declared this one dead: the process should leave. Called at most once. */
+  onFenced?: () => void;
 }
 
 export interface QueueRunner extends DeliveryDesk {
@@ -220,13 +225,18 @@ class Runner implements QueueRunner {
         if (error instanceof ClaimLost) {
           logger.error({ err: error }, 'this node has been fenced: it works on nothing any more');
           this.#state = 'stopped';
+          this.#lanes.abort();
+          this.#lanes.takeWaiting();
+          this.#d.onFenced?.();
           return;
         }
         pauseMs = backoff.next();
         logger.warn({ err: error, pauseMs }, 'the queue can not be read, trying again');
         this.#isWoken = false;
       }
-      if (pauseMs > 0 && !this.#isWoken && this.#state === 'running') await this.#pause(pauseMs, clock);
+      if (pauseMs === 0 || this.#state !== 'running') continue;
+      if (this.#isWoken) await clock.sleep(this.#limits.minScanGapMs, this.#stopping.signal).catch(() => {});
+      else await this.#pause(pauseMs, clock);
     }
   }
 

@@ -131,7 +131,12 @@ export class SessionContext {
   /** Reads what is committed by now. */
   async refresh(): Promise<void> {
     this.hasNotice = false;
-    await this.selected?.index.refresh();
+    try {
+      await this.selected?.index.refresh();
+    } catch (error) {
+      this.hasNotice = true;
+      throw error;
+    }
   }
 
   /** Tells the client what the index knows. */

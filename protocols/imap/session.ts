@@ -193,6 +193,7 @@ export class ImapSession {
     }
     if (problem || !command) {
       context.badCommands++;
+      commandsTotal.inc({ command: command?.name ?? 'unknown', result: 'bad' });
       const reply = problem ?? bad('Unknown command');
       context.output.write(`${tag} ${formatReply(reply)}\r\n`);
       return;
@@ -212,7 +213,6 @@ export class ImapSession {
     let reply: Reply;
     try {
       reply = await run();
-      await this.#tellNews(news);
     } catch (error) {
       if (error instanceof ConnectionClosed) {
         commandsTotal.inc({ command: name, result: 'aborted' });
@@ -222,6 +222,7 @@ export class ImapSession {
       if (!known) context.logger.error({ err: error, command: name }, 'an IMAP command failed');
       reply = known ?? no('Internal error', 'SERVERBUG');
     }
+    await this.#tellNews(news);
     if (reply.status === 'BAD') context.badCommands++;
     commandsTotal.inc({ command: name, result: reply.status.toLowerCase() });
     commandSeconds.observe({ command: name }, (clock.monotonicMs() - startedMs) / 1000);
@@ -232,7 +233,12 @@ export class ImapSession {
   async #tellNews(news: NewsRule): Promise<void> {
     const context = this.#context;
     if (!context.selected) return;
-    if (context.hasNotice || news.looks) await context.refresh();
+    try {
+      if (context.hasNotice || news.looks) await context.refresh();
+    } catch (error) {
+      // What the command has done is done: its reply must not suffer from news that can't be had now.
+      context.logger.warn({ err: error }, 'no news: the store can not be read');
+    }
     context.announce(news.expunges);
   }
 }

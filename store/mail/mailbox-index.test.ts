@@ -1,9 +1,15 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
+import { createBlobStore } from '../blobs/index.js';
+import { MemoryDatabase, openMemoryStore } from '../kv/index.js';
 import type { MailboxEntry } from './contract.js';
 import { mailboxId, newMessage, openRoom, type Room, testBackends } from './fixture.js';
+import { createMailStore } from './index.js';
 import { IndexColumns, RecentUids } from './index-columns.js';
 
-const account = 'a1';
+/** One store serves all tests of a backend; each test has an account of its own. */
+let account = '';
+let accounts = 0;
 
 describe('index columns', () => {
   const entry = (uid: number, more: Partial<MailboxEntry> = {}): MailboxEntry => ({
@@ -58,12 +64,15 @@ describe.each(testBackends)('mailbox index on %s', (backend) => {
   let room: Room;
   let inbox: string;
 
-  beforeEach(async () => {
+  beforeAll(async () => {
     room = await openRoom(backend);
+  });
+  afterAll(() => room.close());
+  beforeEach(async () => {
+    account = `a${++accounts}`;
     await room.mail.ensureAccount(account);
     inbox = await mailboxId(room, account, 'INBOX');
   });
-  afterEach(() => room.close());
 
   const append = (count: number) =>
     room.mail.append(
@@ -159,6 +168,36 @@ describe.each(testBackends)('mailbox index on %s', (backend) => {
     await changing;
     await index.refresh();
     await expectCurrent(index);
+  });
+});
+
+describe('a slow refresh', () => {
+  it('is not taken for one that was asked for after a commit', async () => {
+    const database = new MemoryDatabase({ clock: systemClock });
+    const nodes = [0, 1].map(() => {
+      const kv = openMemoryStore({ database });
+      const shared = { kv, clock: systemClock, random: systemRandom, logger: silentLogger };
+      const blobs = createBlobStore(shared);
+      return { kv, blobs, mail: createMailStore({ ...shared, blobs }) };
+    });
+    const [slow, quick] = [nodes[0]!, nodes[1]!];
+    await quick.mail.ensureAccount(account);
+    const inbox = await mailboxId(quick, account, 'INBOX');
+    const index = await slow.mail.openIndex(account, inbox);
+    slow.kv.faults.delayMs = (operation) => (operation === 'read' ? 30 : 0);
+    const early = index.refresh();
+    await systemClock.sleep(5);
+    await quick.mail.append(account, [newMessage(quick, [inbox], 'x')]);
+    const late = [index.refresh(), index.refresh()];
+    expect(late[0]).toBe(late[1]);
+    await early;
+    expect(index.size).toBe(0);
+    await late[0];
+    expect(index.size).toBe(1);
+    for (const { mail, kv } of nodes) {
+      await mail.close();
+      await kv.close();
+    }
   });
 });
 

@@ -1,9 +1,11 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { blobLinks, mailboxId, newMessage, openRoom, type Room, rowsOf, testBackends } from './fixture.js';
 import { AccountKeys } from './keys.js';
 import { checkedPath } from './names.js';
 
-const account = 'a1';
+/** One store serves all tests of a backend; each test has an account of its own. */
+let account = '';
+let accounts = 0;
 
 describe('names', () => {
   it('refuses what can not be told apart or written', () => {
@@ -35,13 +37,16 @@ describe('names', () => {
 describe.each(testBackends)('mailboxes on %s', (backend) => {
   let room: Room;
 
-  beforeEach(async () => {
+  beforeAll(async () => {
     room = await openRoom(backend);
+  });
+  afterAll(() => room.close());
+  beforeEach(async () => {
+    account = `a${++accounts}`;
     await room.mail.ensureAccount(account);
   });
   afterEach(async () => {
     expect((await room.mail.recount(account)).differences).toEqual([]);
-    await room.close();
   });
 
   const paths = async () => (await room.mail.mailboxes(account)).map(({ mailbox }) => mailbox.path.join('/'));

@@ -9,7 +9,7 @@ export interface SwaksOptions {
   port: number;
   from: string;
   to: string;
-  /** The whole message; swaks sends it as it stands, dots stuffed. */
+  /** The whole message, ending in CRLF. */
   message: Buffer;
   /** STARTTLS and AUTH PLAIN with this login. */
   login?: { user: string; password: string };
@@ -20,7 +20,8 @@ export async function swaks(options: SwaksOptions): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'starling-swaks-'));
   try {
     const file = join(folder, 'message');
-    writeFileSync(file, options.message);
+    // swaks is told to send the file as it is, so that it changes nothing: the dots are stuffed here (RFC 5321 4.5.2).
+    writeFileSync(file, `${options.message.toString('latin1').replace(/^\./gm, '..')}.\r\n`, 'latin1');
     const args = ['--server', '127.0.0.1', '--port', String(options.port), '--from', options.from, '--to', options.to];
     args.push('--data', `@${file}`, '--no-data-fixup', '--helo', 'client.test');
     if (options.login) {
@@ -109,12 +110,15 @@ export async function messagesByMbsync(login: Login, mailbox = 'INBOX'): Promise
       `Pass ${login.password}`,
       'SSLType IMAPS',
       `CertificateFile ${certificate}`,
+      '',
       'IMAPStore far',
       'Account node',
+      '',
       'MaildirStore near',
       `Path ${folder}/mail/`,
       `Inbox ${folder}/mail/INBOX`,
       'SubFolders Verbatim',
+      '',
       'Channel all',
       'Far :far:',
       'Near :near:',
@@ -133,7 +137,9 @@ export async function messagesByMbsync(login: Login, mailbox = 'INBOX'): Promise
       const path = join(folder, 'mail', mailbox, part);
       return readdirSync(path).map((name) => readFileSync(join(path, name)));
     });
-    return files.map((bytes) => Buffer.from(bytes.toString('latin1').replace(/\r?\n/g, '\r\n'), 'latin1'));
+    // mbsync puts a field of its own into what it files.
+    const asSent = (text: string) => text.replace(/\r?\n/g, '\r\n').replace(/^X-TUID: [^\r\n]*\r\n/m, '');
+    return files.map((bytes) => Buffer.from(asSent(bytes.toString('latin1')), 'latin1'));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

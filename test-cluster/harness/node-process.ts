@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePortOffset } from './ports.js';
-import { startProcess, waitFor } from './processes.js';
+import { GivenUp, startProcess, waitFor } from './processes.js';
 
 /** The repository's root, from sources and from dist/ alike. */
 export const repositoryRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/') ? '../../..' : '../..', import.meta.url));
@@ -83,16 +83,8 @@ export class NodeProcess {
   }
 
   async start(timeoutMs = 60_000): Promise<void> {
-    const args = [
-      command,
-      'quickstart',
-      '--data',
-      this.data,
-      '--port-offset',
-      String(this.portOffset),
-      '--password',
-      this.password,
-    ];
+    const args = [command, 'quickstart', '--data', this.data, '--port-offset', String(this.portOffset)];
+    if (this.password !== '') args.push('--password', this.password);
     if (this.settingsFile) args.push('--config', this.settingsFile);
     const running = startProcess(process.execPath, args, { cwd: repositoryRoot, env: this.env });
     this.running = running;
@@ -101,7 +93,7 @@ export class NodeProcess {
       ended = code;
     });
     await waitFor('the node to become ready', timeoutMs, async () => {
-      if (ended !== undefined) throw new Error(`the node ended with ${ended}:\n${running.output.stderr.slice(-4000)}`);
+      if (ended !== undefined) throw new GivenUp(`the node ended with ${ended}:\n${running.output.stderr.slice(-4000)}`);
       return this.isReady();
     }).catch((error: unknown) => {
       running.child.kill('SIGKILL');

@@ -74,6 +74,11 @@ export function hasProgram(name: string): boolean {
 /** PATH with the administrators' folders. */
 export const searchPath = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`;
 
+/** Thrown by a probe that knows that waiting is in vain. */
+export class GivenUp extends Error {
+  override readonly name = 'GivenUp';
+}
+
 /** Asks until `probe` answers with something, or throws after `timeoutMs`. */
 export async function waitFor<T>(what: string, timeoutMs: number, probe: () => Promise<T | undefined | false>): Promise<T> {
   const deadline = performance.now() + timeoutMs;
@@ -83,6 +88,7 @@ export async function waitFor<T>(what: string, timeoutMs: number, probe: () => P
       const found = await probe();
       if (found !== undefined && found !== false) return found;
     } catch (error) {
+      if (error instanceof GivenUp) throw error;
       last = error;
     }
     await new Promise((resolve) => setTimeout(resolve, 50));

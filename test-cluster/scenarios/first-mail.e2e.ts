@@ -12,9 +12,9 @@ import { runCommand, waitFor } from '../harness/processes.js';
 const able = machineHas('swaks', 'mbsync', 'python3', 'postfix', 'unbound', 'openssl');
 
 /** A message with all that a relay could be tempted to change: 8-bit text, odd white space, dots, long lines, folded fields, no Date. */
-function awkwardMessage(subject: string): Buffer {
+function awkwardMessage(subject: string, from = 'alice@example.test'): Buffer {
   const lines = [
-    'From: "Alice  A." <alice@example.test>',
+    `From: "Somebody  A." <${from}>`,
     'To: Bob <bob@example.test>,\t<x@outside.test>',
     `Subject: ${subject}`,
     ' folded  twice',
@@ -73,7 +73,7 @@ describe.skipIf(!able)('the first mail', () => {
     });
     expectIntact(filed!, sent);
     expect(await messagesByImaplib(login('alice'))).toEqual([filed]);
-    expect((await messagesByMbsync(login('alice')))[0]!.includes(sent)).toBe(true);
+    expect(await messagesByMbsync(login('alice'))).toEqual([filed]);
   });
 
   it('goes from alice with STARTTLS and AUTH to bob and to an outside domain behind a Postfix', async () => {
@@ -127,7 +127,7 @@ describe.skipIf(!able)('the first mail', () => {
 
   it('bounces what the outside refuses', async () => {
     const auth = { user: 'bob@example.test', password: node.password };
-    const message = awkwardMessage('to nowhere');
+    const message = awkwardMessage('to nowhere', auth.user);
     await swaks({ port: node.port('submission'), from: auth.user, to: 'x@absent.test', message, login: auth });
     const bounce = await waitFor('the bounce', 20_000, async () => {
       const found = await messagesByImapflow(login('bob'));

@@ -2,7 +2,7 @@
 
 import { KvError } from '../../../store/kv/contract.js';
 import type { MailboxEntry, Message } from '../../../store/mail/contract.js';
-import { decodeSummary, type MessageSummary } from '../../message/index.js';
+import type { MessageSummary } from '../../message/index.js';
 import { type SessionContext, yieldEventLoop } from '../context.js';
 import { formatDateTime } from '../grammar/dates.js';
 import type { FetchRequest, SectionItem } from '../grammar/fetch-items.js';
@@ -12,6 +12,7 @@ import { formatBodyStructure } from '../rendering/body-structure.js';
 import { formatEnvelope } from '../rendering/envelope.js';
 import { type MessageBytes, needsStructure, SectionReader, type SectionValue } from '../rendering/sections.js';
 import type { SelectedMailbox } from '../selected.js';
+import { readSummaries } from '../summaries.js';
 
 /** Messages of one batch without and with sections. */
 const listBatchSize = 500;
@@ -27,7 +28,7 @@ const turnMs = 10;
 /** What a batch needs besides its entries, by place. */
 interface Batch {
   entries: MailboxEntry[];
-  summaries: (Buffer | undefined)[];
+  summaries: (MessageSummary | undefined)[];
   messages: (Message | undefined)[];
 }
 
@@ -88,7 +89,7 @@ export class FetchRun {
     const { accountId } = this.#context;
     const ids = this.#needsSummary || this.#needsMessage ? entries.map((entry) => entry.emailId) : [];
     const [summaries, messages] = await Promise.all([
-      this.#needsSummary ? mail.summaries(accountId, ids) : [],
+      this.#needsSummary ? readSummaries(this.#context, ids) : [],
       this.#needsMessage ? mail.messages(accountId, ids) : [],
     ]);
     return { entries, summaries, messages };
@@ -102,7 +103,7 @@ export class FetchRun {
     }
     const { output } = this.#context;
     for (let i = 0; i < batch.entries.length; i++) {
-      const line = this.#simpleItems(batch, i, false, undefined);
+      const line = this.#simpleItems(batch, i, false);
       if (line === undefined) this.#missing++;
       else output.write(`${line})\r\n`);
       if (i % 64 === 63) {
@@ -137,15 +138,12 @@ export class FetchRun {
   }
 
   /** The response up to (without) its closing parenthesis; undefined when the message vanished while we were reading. */
-  #simpleItems(batch: Batch, at: number, withFlags: boolean, summary: MessageSummary | undefined): string | undefined {
+  #simpleItems(batch: Batch, at: number, withFlags: boolean): string | undefined {
     const entry = batch.entries[at]!;
     const { items } = this.#request;
     const sequence = this.#selected.sequenceOf(entry.uid);
-    if (this.#needsSummary && !summary) {
-      const record = batch.summaries[at];
-      if (!record) return undefined;
-      summary = decodeSummary(record);
-    }
+    const summary = batch.summaries[at];
+    if (this.#needsSummary && !summary) return undefined;
     let text = `* ${sequence} FETCH (`;
     let gap = '';
     const add = (item: string) => {
@@ -183,13 +181,12 @@ export class FetchRun {
         continue;
       }
       const bytes: MessageBytes = { blobId: message.blobId, sizeBytes: message.sizeBytes, ...(whole ? { whole } : {}) };
-      const summary = this.#needsSummary && batch.summaries[i] ? decodeSummary(batch.summaries[i]!) : undefined;
-      const head = this.#simpleItems(batch, i, changed.has(batch.entries[i]!.uid), summary);
+      const head = this.#simpleItems(batch, i, changed.has(batch.entries[i]!.uid));
       if (head === undefined) {
         this.#missing++;
         continue;
       }
-      await this.#writeSections(head, bytes, summary);
+      await this.#writeSections(head, bytes, batch.summaries[i]);
       await this.#context.output.ready();
       await this.#giveTurn();
     }

@@ -7,6 +7,9 @@ import type { SessionContext } from '../context.js';
 import { ConnectionClosed } from '../output.js';
 import { bad, ok, type Reply } from '../replies.js';
 
+/** Pause before a store that failed is asked for news again. */
+const retryMs = 5_000;
+
 export const idle: Command = {
   name: 'IDLE',
   states: loggedIn,
@@ -44,14 +47,17 @@ async function waitForDone(context: SessionContext): Promise<Reply> {
   for (;;) {
     const event = input.reader.nextLine();
     if (event) {
-      const text = event.kind === 'line' ? event.text.trim().toUpperCase() : '';
-      return text === 'DONE' ? ok('IDLE completed') : bad('Expected DONE');
+      // A line that is too long is no DONE, and no command that could be answered.
+      if (event.kind !== 'line') throw new ConnectionClosed();
+      return event.text.trim().toUpperCase() === 'DONE' ? ok('IDLE completed') : bad('Expected DONE');
     }
     if (context.isDraining) throw new ConnectionClosed();
     output.flush();
     await output.ready();
     if (context.hasNotice) {
       if (await tellNews(context)) lastSentMs = clock.monotonicMs();
+      // Still set: the store is unavailable. Asked again a little later, unless the client speaks first.
+      if (context.hasNotice && (await input.wait(retryMs)) === 'ended') throw new ConnectionClosed();
       continue;
     }
     const quietMs = clock.monotonicMs() - lastSentMs;

@@ -55,8 +55,10 @@ export const deleteMailbox: Command = {
   async run(context, cursor) {
     const path = readMailbox(context, cursor);
     cursor.end();
-    await context.services.mail.deleteMailbox(context.accountId, path);
-    if (context.selected?.mailbox.path.join('/') === path.join('/')) {
+    const { mail } = context.services;
+    const found = context.selected && (await mail.mailboxByPath(context.accountId, path));
+    await mail.deleteMailbox(context.accountId, path);
+    if (found && found.mailbox.id === context.selected?.mailbox.id) {
       context.unselect();
       context.untagged('OK [CLOSED] The selected mailbox was deleted');
     }

@@ -4,7 +4,6 @@
  */
 import { type BlobId, BlobMissing, type BlobStore } from '../../../store/blobs/contract.js';
 import type { MailboxEntry, Message } from '../../../store/mail/contract.js';
-import { decodeSummary } from '../../message/index.js';
 import { type Command, withMailbox } from '../command.js';
 import { type SessionContext, yieldEventLoop } from '../context.js';
 import { formatString } from '../grammar/format.js';
@@ -12,6 +11,7 @@ import { readSearch, type SearchKey, type SearchProgram } from '../grammar/searc
 import { formatNumbers } from '../grammar/sequence-set.js';
 import { ok } from '../replies.js';
 import type { SelectedMailbox } from '../selected.js';
+import { readSummaries } from '../summaries.js';
 import { type Evaluation, evaluate, type Facts, needsOf } from './search-evaluation.js';
 
 /** Messages whose summaries are read at one time. */
@@ -98,15 +98,15 @@ class SearchRun {
     const { mail } = this.#context.services;
     const ids = entries.map((entry) => entry.emailId);
     const [summaries, messages] = await Promise.all([
-      mail.summaries(this.#context.accountId, ids),
+      readSummaries(this.#context, ids),
       this.#needsThreadId ? mail.messages(this.#context.accountId, ids) : undefined,
     ]);
     const matches: boolean[] = entries.map(() => false);
     const unread: Undecided[] = [];
     for (const [place, entry] of entries.entries()) {
-      const record = summaries[place];
-      if (!record) continue;
-      const facts: Facts = { entry, summary: decodeSummary(record) };
+      const summary = summaries[place];
+      if (!summary) continue;
+      const facts: Facts = { entry, summary };
       // A message that is gone has no thread; '' matches no id.
       if (messages) facts.threadId = messages[place]?.threadId ?? '';
       const verdict = evaluate(this.#key, facts, this.#evaluation);

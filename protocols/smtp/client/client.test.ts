@@ -61,7 +61,7 @@ async function withPeer(
     socket.on('data', (chunk) => {
       text += chunk.toString('latin1');
       for (let lf = text.indexOf('\n'); lf >= 0; lf = text.indexOf('\n')) {
-        const line = text.slice(0, lf).replace('\r', '');
+        const line = text.slice(0, lf).replace(/\r$/, '');
         text = text.slice(lf + 1);
         lines.push(line);
         const said = answer(line, lines);
@@ -84,6 +84,7 @@ const peer = (extensions: string[], special: Record<string, string | undefined> 
   let inData = false;
   return (line: string): string | undefined => {
     const verb = line.split(/[ :]/)[0]!.toUpperCase();
+    if (verb === 'EHLO') inData = false;
     if (inData && line !== '.') return '';
     const key = inData ? '.' : verb;
     if (inData) inData = false;
@@ -293,7 +294,7 @@ describe('SmtpClient with peers of few talents', () => {
         'RCPT TO:<b@x.test>',
         'DATA',
       ]);
-      expect(lines.slice(5, 10)).toEqual(['..a', '..b..c', '..', 'end', '.']);
+      expect(lines.slice(5, 10)).toEqual(['..a', '..b\r..c', '..', 'end', '.']);
     }));
 
   it('pipelines MAIL, RCPT and DATA, and ends a message that has no recipients', () =>
@@ -333,7 +334,7 @@ describe('SmtpClient with peers of few talents', () => {
       const mixed = message('x', { from: 'a@bé.test', recipients: [{ address: 'é@b.test' }, { address: 'b@é.test' }] });
       expect(await of(mixed)).toEqual(['permanent 5.6.7 0', 'delivered 2.0.0 250']);
       expect(lines.filter((line) => /^(MAIL|RCPT)/.test(line))).toEqual([
-        'MAIL FROM:<a@xn--b-cja.test> SIZE=1',
+        'MAIL FROM:<a@xn--b-bga.test> SIZE=1',
         'RCPT TO:<b@xn--9ca.test>',
       ]);
     }));
@@ -525,7 +526,7 @@ describe('STARTTLS that does not work', () => {
     withPeer(peer(['STARTTLS'], { STARTTLS: '220 go\r\n250-peer\r\n250 AUTH PLAIN\r\n' }), async (port) => {
       await expect(SmtpClient.connect(options(port, { tls: { mode: 'required' } }))).rejects.toMatchObject({
         stage: 'starttls',
-        message: expect.stringMatching(/plain text after|handshake/i),
+        message: expect.stringContaining('plain text after'),
       });
     }));
 });
@@ -541,7 +542,8 @@ describe.skipIf(!existsSync(sink))("Postfix's smtp-sink", () => {
     const child = spawn(sink, ['-u', process.env['USER'] ?? 'root', ...flags, `127.0.0.1:${port}`, '20'], { stdio: 'ignore' });
     try {
       for (let tries = 0; ; tries++) {
-        const client = await SmtpClient.connect(options(port)).catch(() => undefined);
+        const protocol = flags.includes('-L') ? 'lmtp' : 'smtp';
+        const client = await SmtpClient.connect(options(port, { protocol })).catch(() => undefined);
         if (client) {
           await client.quit();
           break;

@@ -3,13 +3,14 @@
  * come next, batches replies (RFC 2920), watches the clock. What the commands do is in `verbs/`; whether a message is wanted is the
  * handler's to say.
  */
-import type { Duplex } from 'node:stream';
-import { type Clock, type Logger, type Random, systemClock, systemRandom, type Timer } from '../../../ops/telemetry/index.js';
+import { type Clock, type Logger, type Random, systemClock, systemRandom } from '../../../ops/telemetry/index.js';
 import type { Principal } from '../../sasl/contract.js';
 import type { ScramSettings } from '../../sasl/index.js';
 import { decodeLine, splitCommand } from '../grammar/command.js';
 import { formatReply, type Reply, reply } from '../grammar/reply.js';
+import { Channel } from './channel.js';
 import { type ContentConsumer, localError, type RejectStage, type RunOptions, type SessionCore, type Transfer } from './core.js';
+import { Deadlines } from './deadlines.js';
 import type { MailCommand, RecipientCommand, SmtpConnection, SmtpHandler, SmtpMode, TlsInfo } from './handler.js';
 import { defaultSmtpLimits, type SmtpLimits } from './limits.js';
 import { messagesTotal, rejectsTotal, sessionsTotal } from './metrics.js';
@@ -35,7 +36,6 @@ const CR = 13;
 const LF = 10;
 /** First octet of a TLS record that carries a ClientHello. */
 const TLS_HANDSHAKE = 0x16;
-const nothing: Buffer = Buffer.alloc(0);
 
 const draining = reply(421, '4.3.2', 'This server is going down for a moment, please try again');
 
@@ -76,30 +76,19 @@ export class SmtpSession implements SessionCore {
   content: ContentConsumer | undefined;
   lineTaker: ((line: Buffer) => void) | undefined;
 
-  #socket: Duplex;
+  readonly #channel: Channel;
+  #deadlines: Deadlines | undefined;
   readonly #rootLogger: Logger;
   readonly #serverName: string;
   #logger: Logger | undefined;
-  #input: Buffer = nothing;
-  #at = 0;
-  #inputEnded = false;
-  #paused = false;
-  #overlong = false;
-  #out = '';
-  #unread = false;
-  #flushScheduled = false;
+  /** A handler, a sink or a handshake is at work: no input is taken. */
   #busy = false;
   #pumping = false;
+  #overlong = false;
   #greeted = false;
-  #closing = false;
-  #closed = false;
   #drainWanted = false;
   #errorCount = 0;
-  #timer: Timer | undefined;
-  #idleSinceMs: number;
-  #messageSinceMs: number | undefined;
-  readonly #startedMonotonicMs: number;
-  #whenClosed: (() => void)[] = [];
+  readonly #whenClosed: (() => void)[] = [];
 
   constructor(options: SmtpSessionOptions) {
     const { connection } = options;
@@ -119,10 +108,13 @@ export class SmtpSession implements SessionCore {
     this.tls = connection.tls;
     this.id = this.random.bytes(8).toString('hex');
     this.startedAtMs = this.clock.nowMs();
-    this.#startedMonotonicMs = this.#idleSinceMs = this.clock.monotonicMs();
     this.#serverName = options.serverName ?? 'Starling';
     this.#rootLogger = options.logger;
-    this.#socket = connection.socket;
+    this.#channel = new Channel(connection.socket, this.clock, this.limits, {
+      onProgress: (received) => this.#onProgress(received),
+      onError: (error) => this.logger.debug({ err: error }, 'the SMTP connection broke'),
+      onClosed: () => this.#onClosed(),
+    });
   }
 
   /** Made when first needed: most sessions log nothing themselves. */
@@ -133,16 +125,17 @@ export class SmtpSession implements SessionCore {
 
   /** True once the socket is gone or only waits for its last reply to leave. */
   get isClosing(): boolean {
-    return this.#closing || this.#closed;
+    return this.#channel.closing || this.#channel.closed;
   }
 
   /** Begins the session: listens and greets. Call once. */
   start() {
     sessionsTotal.inc({ mode: this.mode });
-    this.#attach(this.#socket);
-    this.#armTimer();
-    if (this.limits.greetingDelayMs > 0)
-      this.clock.setTimer(this.limits.greetingDelayMs, () => this.#greet(), { background: true });
+    const waitingFor = () => (this.#busy ? 'us' : this.content ? 'content' : 'command');
+    this.#deadlines = new Deadlines(this.clock, this.limits, waitingFor, () => this.#onExpired());
+    this.#channel.start();
+    const { greetingDelayMs } = this.limits;
+    if (greetingDelayMs > 0) this.clock.setTimer(greetingDelayMs, () => this.#greet(), { background: true });
     else this.#greet();
   }
 
@@ -150,28 +143,27 @@ export class SmtpSession implements SessionCore {
   drain(): Promise<void> {
     this.#drainWanted = true;
     this.#maybeDrain();
-    if (!this.#busy || this.#closing) this.flush();
     return this.closed();
   }
 
   /** Resolves when the connection is gone. */
   closed(): Promise<void> {
-    return this.#closed ? Promise.resolve() : new Promise((resolve) => this.#whenClosed.push(resolve));
+    return this.#channel.closed ? Promise.resolve() : new Promise((resolve) => this.#whenClosed.push(resolve));
   }
 
   /** Ends the session now with a 421, whatever is running; a running message is not acknowledged. */
   stop() {
-    if (this.#closed) return;
-    if (!this.#closing) this.replyAndClose(draining);
-    this.flush();
-    this.#socket.destroy();
+    if (this.#channel.closed) return;
+    this.replyAndClose(draining);
+    this.#channel.flush();
+    this.#channel.destroy();
   }
 
   // ---- replies ----
 
   send(answer: Reply) {
-    if (this.#closing || this.#closed) return;
-    this.#out += formatReply(answer);
+    if (this.isClosing) return;
+    this.#channel.queue(formatReply(answer));
     if (answer.code === 421 || answer.close) this.#beginClosing();
   }
 
@@ -187,17 +179,13 @@ export class SmtpSession implements SessionCore {
 
   replyAndClose(answer: Reply) {
     this.send(answer);
-    if (!this.#closing) this.#beginClosing();
+    if (!this.isClosing) this.#beginClosing();
   }
 
-  /** Writes what is queued, in one piece. */
-  flush() {
-    if (this.#out === '' || this.#closed || this.#socket.destroyed || this.#socket.writableEnded) return;
-    const out = this.#out;
-    this.#out = '';
-    this.#socket.write(out);
-    if (this.#closing) this.#socket.end();
-    else if (this.#socket.writableLength > this.limits.maxUnreadReplyBytes) this.#waitForReader();
+  #beginClosing() {
+    this.#deadlines?.stop();
+    this.#loseTransfer();
+    this.#channel.beginClosing();
   }
 
   // ---- work that may wait ----
@@ -216,26 +204,23 @@ export class SmtpSession implements SessionCore {
     }
     this.#busy = true;
     value.then(
-      (settled) => {
-        this.#busy = false;
-        this.#idleSinceMs = this.clock.monotonicMs();
-        if (this.#closed) return options.orphaned?.(settled);
-        this.#guarded(() => done(settled));
-        this.#maybeDrain();
-        this.#pump();
-      },
-      (error: unknown) => {
-        this.#busy = false;
-        this.#idleSinceMs = this.clock.monotonicMs();
-        this.#callFailed(what, error, options.failed);
-        this.#pump();
-      },
+      (settled) => this.#settled(() => (this.#channel.closed ? options.orphaned?.(settled) : done(settled))),
+      (error: unknown) => this.#settled(() => this.#callFailed(what, error, options.failed)),
     );
+  }
+
+  /** Our own work is done: the session goes on. */
+  #settled(next: () => void) {
+    this.#busy = false;
+    this.#deadlines?.touch();
+    this.#guarded(next);
+    this.#maybeDrain();
+    this.#pump();
   }
 
   #callFailed(what: string, error: unknown, failed: (() => void) | undefined) {
     this.logger.error({ err: error, call: what }, 'an SMTP handler failed');
-    if (this.#closed) return;
+    if (this.#channel.closed) return;
     if (failed) failed();
     else this.refuse('command', localError);
   }
@@ -257,7 +242,7 @@ export class SmtpSession implements SessionCore {
     const open = this.mail !== undefined;
     this.transfer?.abandon('the transaction was reset');
     this.transfer = undefined;
-    this.#messageSinceMs = undefined;
+    this.#deadlines?.messageEnds();
     this.mail = undefined;
     if (this.recipients.length > 0) this.recipients = [];
     this.recipientAttempts = 0;
@@ -265,86 +250,18 @@ export class SmtpSession implements SessionCore {
   }
 
   markBodyStart() {
-    this.#messageSinceMs ??= this.clock.monotonicMs();
+    this.#deadlines?.messageBegins();
   }
 
-  // ---- STARTTLS ----
-
-  upgrade(startTls: NonNullable<SmtpConnection['startTls']>) {
-    this.flush();
-    this.#busy = true;
-    const plain = this.#socket;
-    this.#detach(plain);
-    this.#input = nothing;
-    this.#at = 0;
-    const timer = this.clock.setTimer(this.limits.tlsHandshakeTimeoutMs, () => plain.destroy(), { background: true });
-    const lost = () => this.#onClose();
-    plain.once('close', lost);
-    // The implementation may throw synchronously.
-    new Promise<{ socket: Duplex; tls: TlsInfo }>((resolve) => resolve(startTls.call(this.connection))).then(
-      (secured) => {
-        timer.cancel();
-        plain.removeListener('close', lost);
-        if (this.#closed) return void secured.socket.destroy();
-        this.#busy = false;
-        this.secure = true;
-        this.tls = secured.tls;
-        this.#socket = secured.socket;
-        this.#idleSinceMs = this.clock.monotonicMs();
-        this.#attach(secured.socket);
-        if (secured.socket.destroyed) this.#onClose();
-        else this.#maybeDrain();
-      },
-      (error: unknown) => {
-        timer.cancel();
-        this.logger.info({ err: error }, 'TLS handshake failed');
-        rejectsTotal.inc({ mode: this.mode, stage: 'starttls', code: '0' });
-        plain.destroy();
-        this.#onClose();
-      },
-    );
+  afterTransaction() {
+    this.#maybeDrain();
   }
 
-  // ---- the socket ----
-
-  readonly #onData = (chunk: Buffer) => {
-    if (this.#closing || this.#closed) return;
-    if (!this.#greeted) return this.#onEarlyTalk(chunk);
-    if (this.#at < this.#input.length) this.#input = Buffer.concat([this.#input.subarray(this.#at), chunk]);
-    else this.#input = chunk;
-    this.#at = 0;
-    if (this.content) this.#idleSinceMs = this.clock.monotonicMs();
-    this.#pump();
-    if (!this.#paused && this.#input.length - this.#at > this.limits.maxPendingInputBytes) {
-      this.#paused = true;
-      this.#socket.pause();
-    }
-  };
-
-  readonly #onEnd = () => {
-    this.#inputEnded = true;
-    this.#pump();
-  };
-
-  readonly #onError = (error: Error) => {
-    this.logger.debug({ err: error }, 'the SMTP connection broke');
-  };
-
-  readonly #onClose = () => {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#timer?.cancel();
-    this.#loseTransfer();
-    this.#input = nothing;
-    this.#at = 0;
-    this.#out = '';
-    try {
-      this.handler.closed?.(this);
-    } catch (error) {
-      this.logger.error({ err: error }, 'an SMTP handler failed');
-    }
-    for (const resolve of this.#whenClosed.splice(0)) resolve();
-  };
+  /** With a drain wanted: the moment no transaction is open and no answer is owed, it is over. */
+  #maybeDrain() {
+    if (!this.#drainWanted || this.#busy || this.isClosing || !this.#greeted) return;
+    if (this.mail === undefined && this.content === undefined) this.send(draining);
+  }
 
   /** A body that will not come to its end frees its sink now. */
   #loseTransfer() {
@@ -352,43 +269,49 @@ export class SmtpSession implements SessionCore {
     this.transfer = undefined;
   }
 
-  #attach(socket: Duplex) {
-    socket.on('error', this.#onError);
-    socket.on('close', this.#onClose);
-    socket.on('end', this.#onEnd);
-    socket.on('data', this.#onData);
+  // ---- STARTTLS ----
+
+  upgrade(startTls: NonNullable<SmtpConnection['startTls']>) {
+    this.#busy = true;
+    this.#channel
+      // The implementation may throw synchronously: hence the async function.
+      .replaceSocket(async () => startTls.call(this.connection), this.limits.tlsHandshakeTimeoutMs)
+      .then(
+        ({ tls }) => {
+          this.secure = true;
+          this.tls = tls;
+          this.#settled(() => undefined);
+        },
+        (error: unknown) => {
+          this.logger.info({ err: error }, 'TLS handshake failed');
+          rejectsTotal.inc({ mode: this.mode, stage: 'starttls', code: '0' });
+        },
+      );
   }
 
-  #detach(socket: Duplex) {
-    socket.pause();
-    socket.removeListener('data', this.#onData);
-    socket.removeListener('end', this.#onEnd);
-    // The error listener stays: an error nobody hears ends the process.
-    socket.removeListener('close', this.#onClose);
+  // ---- what the channel tells ----
+
+  #onProgress(received: Buffer | undefined) {
+    if (received && !this.#greeted && !this.isClosing) return this.#onEarlyTalk(received);
+    if (received && this.content) this.#deadlines?.touch();
+    this.#pump();
   }
 
-  #waitForReader() {
-    if (this.#unread) return;
-    this.#unread = true;
-    this.#socket.once('drain', () => {
-      this.#unread = false;
-      this.#pump();
-    });
-  }
-
-  #beginClosing() {
-    this.#closing = true;
+  #onClosed() {
+    this.#deadlines?.stop();
     this.#loseTransfer();
-    this.#input = nothing;
-    this.#at = 0;
-    this.#timer?.cancel();
-    this.#timer = this.clock.setTimer(this.limits.lingerMs, () => this.#socket.destroy(), { background: true });
-    // What still comes is read and dropped: unread input would turn our close into a reset that may overtake the last reply.
-    if (this.#paused) {
-      this.#paused = false;
-      this.#socket.resume();
+    try {
+      this.handler.closed?.(this);
+    } catch (error) {
+      this.logger.error({ err: error }, 'an SMTP handler failed');
     }
-    if (!this.#pumping && !this.#busy) queueMicrotask(() => this.flush());
+    for (const resolve of this.#whenClosed.splice(0)) resolve();
+  }
+
+  #onExpired() {
+    if (this.isClosing) return;
+    const what = this.content ? 'The message did not arrive in time' : 'No command arrived in time';
+    this.refuse(this.content ? 'data' : 'command', reply(421, '4.4.2', what));
   }
 
   // ---- greeting ----
@@ -413,7 +336,6 @@ export class SmtpSession implements SessionCore {
         failed: () => {
           this.#greeted = true;
           this.refuse('connect', reply(421, '4.3.0', 'A local error, please try again later'));
-          this.flush();
         },
       },
     );
@@ -424,7 +346,6 @@ export class SmtpSession implements SessionCore {
     this.#greeted = true;
     if (chunk[0] === TLS_HANDSHAKE && !this.secure) this.#refuseTls();
     else this.refuse('connect', reply(554, '5.5.1', 'You spoke before the greeting', true));
-    this.flush();
   }
 
   #refuseTls() {
@@ -439,43 +360,29 @@ export class SmtpSession implements SessionCore {
   /** Works off input as long as there is some and nobody has to be waited for; then writes the replies of all of it at once. */
   #pump() {
     if (this.#pumping || !this.#greeted) return;
+    const channel = this.#channel;
     this.#pumping = true;
     this.#guarded(() => {
-      while (!this.#busy && !this.#closing && !this.#closed && !this.#unread && this.#at < this.#input.length) {
-        if (this.content) this.#at = this.content.consume(this.#input, this.#at);
+      while (channel.hasInput && !this.#busy && !channel.blocked && !channel.closing && !channel.closed) {
+        if (this.content) channel.at = this.content.consume(channel.input, channel.at);
         else if (!this.#takeLine()) break;
-        if (this.#out.length > 16_384) this.flush();
       }
     });
     this.#pumping = false;
-    if (this.#busy && !this.#closing) {
-      this.#flushSoon();
+    if (this.#busy && !channel.closing) {
+      channel.flushSoon();
       return;
     }
-    this.flush();
-    if (this.#closed) return;
-    if (this.#paused && !this.#unread && this.#input.length - this.#at <= this.limits.maxPendingInputBytes) {
-      this.#paused = false;
-      this.#socket.resume();
-    }
-    // A half-closed client has got all its replies; what it left unfinished will not come.
-    if (this.#inputEnded && !this.#unread && !this.#socket.writableEnded) this.#socket.end(() => this.#socket.destroy());
-  }
-
-  /** Replies of a group wait for each other, but not for slow work: a client that was not told would send its message again. */
-  #flushSoon() {
-    if (this.#out === '' || this.#flushScheduled) return;
-    this.#flushScheduled = true;
-    setImmediate(() => {
-      this.#flushScheduled = false;
-      this.flush();
-    });
+    channel.flush();
+    if (channel.closed) return;
+    channel.resume();
+    channel.endIfDone();
   }
 
   /** One line, if there is a whole one. */
   #takeLine(): boolean {
-    const input = this.#input;
-    const start = this.#at;
+    const channel = this.#channel;
+    const { input, at: start } = channel;
     if (input[start] === TLS_HANDSHAKE && !this.secure && !this.lineTaker) {
       this.#refuseTls();
       return false;
@@ -484,31 +391,35 @@ export class SmtpSession implements SessionCore {
     if (lf < 0) {
       if (input.length - start > this.limits.maxAuthLineBytes) {
         this.#overlong = true;
-        this.#at = input.length;
+        channel.dropInput();
       }
       return false;
     }
-    this.#at = lf + 1;
-    this.#idleSinceMs = this.clock.monotonicMs();
-    const maxBytes = this.lineTaker || isAuthLine(input, start) ? this.limits.maxAuthLineBytes : this.limits.maxCommandBytes;
-    if (this.#overlong || lf + 1 - start > maxBytes) {
-      this.#overlong = false;
+    channel.at = lf + 1;
+    this.#deadlines?.touch();
+    const problem = this.#lineProblem(input, start, lf);
+    if (problem) {
       this.lineTaker = undefined;
-      this.protocolError('command', reply(500, '5.5.2', 'The line is too long'));
+      this.protocolError('command', reply(500, '5.5.2', problem));
       return true;
     }
-    let end = lf;
-    if (lf > start && input[lf - 1] === CR) end--;
-    else if (this.limits.bareLineEnds === 'refuse') {
-      this.lineTaker = undefined;
-      this.protocolError('command', reply(500, '5.5.2', 'Lines end with CR LF'));
-      return true;
-    }
-    const line = input.subarray(start, end);
+    const line = input.subarray(start, lf > start && input[lf - 1] === CR ? lf - 1 : lf);
     if (this.lineTaker) this.lineTaker(line);
     else this.#command(line);
     this.#maybeDrain();
     return true;
+  }
+
+  /** What is wrong with the line in [start, lf]; undefined when nothing is. */
+  #lineProblem(input: Buffer, start: number, lf: number): string | undefined {
+    const { maxAuthLineBytes, maxCommandBytes, bareLineEnds } = this.limits;
+    const maxBytes = this.lineTaker || isAuthLine(input, start) ? maxAuthLineBytes : maxCommandBytes;
+    if (this.#overlong || lf + 1 - start > maxBytes) {
+      this.#overlong = false;
+      return 'The line is too long';
+    }
+    const bare = lf === start || input[lf - 1] !== CR;
+    return bare && bareLineEnds === 'refuse' ? 'Lines end with CR LF' : undefined;
   }
 
   #command(line: Buffer) {
@@ -522,47 +433,6 @@ export class SmtpSession implements SessionCore {
     if (run) run(this, argument, verb);
     else if (isHttp(text)) this.refuse('command', reply(554, '5.5.1', 'This is a mail server', true));
     else this.protocolError('command', reply(500, '5.5.1', 'Command not recognised'));
-  }
-
-  /** With a drain wanted: the moment no transaction is open and no answer is owed, it is over. */
-  #maybeDrain() {
-    if (!this.#drainWanted || this.#busy || this.#closing || this.#closed || !this.#greeted) return;
-    if (this.mail === undefined && this.content === undefined) this.send(draining);
-  }
-
-  afterTransaction() {
-    this.#maybeDrain();
-  }
-
-  // ---- time ----
-
-  #armTimer() {
-    const { commandTimeoutMs, dataTimeoutMs } = this.limits;
-    const longest = Math.min(commandTimeoutMs, dataTimeoutMs);
-    const arm = (delayMs: number) => {
-      this.#timer = this.clock.setTimer(Math.max(1, Math.min(delayMs, longest)), check, { background: true });
-    };
-    const check = () => {
-      if (this.isClosing) return;
-      const remainingMs = this.#remainingMs();
-      if (remainingMs > 0) return arm(remainingMs);
-      const what = this.content ? 'The message did not arrive in time' : 'No command arrived in time';
-      this.refuse(this.content ? 'data' : 'command', reply(421, '4.4.2', what));
-      this.flush();
-    };
-    arm(longest);
-  }
-
-  /** Until the client's time is up. While the client waits for us, it has all the time of the world. */
-  #remainingMs(): number {
-    const nowMs = this.clock.monotonicMs();
-    const { limits } = this;
-    if (this.#busy) return limits.dataTimeoutMs;
-    const idleMs = this.content ? limits.dataTimeoutMs : limits.commandTimeoutMs;
-    let remainingMs = this.#idleSinceMs + idleMs - nowMs;
-    if (this.#messageSinceMs !== undefined)
-      remainingMs = Math.min(remainingMs, this.#messageSinceMs + limits.messageTimeoutMs - nowMs);
-    return Math.min(remainingMs, this.#startedMonotonicMs + limits.sessionTimeoutMs - nowMs);
   }
 }
 

@@ -26,7 +26,7 @@ beforeAll(() => {
   if (!existsSync(childScript)) throw new Error(`the compiler wrote nothing: ${result.stdout}${result.stderr}`);
   writeFileSync(join(compiled, 'package.json'), '{"type":"module"}');
   symlinkSync(join(sources, 'node_modules'), join(compiled, 'node_modules'));
-});
+}, 90_000);
 
 /** A child process, started ahead of its turn because that takes longer than its life. */
 class Victim {
