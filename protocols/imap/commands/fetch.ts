@@ -38,7 +38,7 @@ export const fetch: Command = {
     if (byUid) request.items.add('UID');
     if (request.items.has('MODSEQ')) context.enabled.add('CONDSTORE');
     // Also before `resolve`: a UID that has just arrived is announced (EXISTS) before it is answered under a sequence number.
-    
+    await context.refreshView();
     const run = new FetchRun(context, context.requireSelected(), request);
     const missing = await run.all(context.resolve(set, byUid), changedSince);
     // RFC 2180 4.1.2: what is left is given, and the client learns that it is not all. Never another message in its place (TRAPS 28).
