@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { silentLogger } from '../../ops/telemetry/index.js';
-import { type KvStore, type MemoryStore, openEmbeddedStore, openMemoryStore } from '../../store/kv/index.js';
+import { type KvStore, MemoryDatabase, type MemoryStore, openEmbeddedStore, openMemoryStore } from '../../store/kv/index.js';
 import { post, queueLeftovers, startTestNode, type TestNode, type TestNodeOptions } from './testing/node.js';
 
 const opened: TestNode[] = [];
@@ -229,26 +229,45 @@ describe('exactly once under faults', () => {
     expect(await queueLeftovers(node.kv)).toEqual([]);
   });
 
-  it('loses and doubles nothing when the process dies between accepting and delivering', async () => {
-    const kv = openMemoryStore();
-    const first = await openNode({ kv });
-    const alice = await first.account('alice@example.test');
-    const { port } = await first.listen();
-    // Deliveries hang from here on: accepted, claimed, and then the process is gone.
-    kv.faults.delayMs = () => 2;
-    const posts = Array.from({ length: 20 }, (_, i) =>
-      post(port, { to: 'alice@example.test', text: `Subject: number ${i}\r\n\r\nx\r\n` }),
-    );
-    await Promise.all(posts);
-    await first.runner.stop();
-    kv.faults.clear();
-    const second = await openNode({ kv, isRunning: false });
-    await second.runner.start({ isStoreExclusive: true });
-    await second.settled();
-    const numbers = (await second.mailbox(alice)).map((text) => Number(/number (\d+)/.exec(text)![1])).sort((x, y) => x - y);
-    expect(numbers).toEqual(Array.from({ length: 20 }, (_, i) => i));
-    expect(await queueLeftovers(kv)).toEqual([]);
-    expect(await second.queue.knownNodes()).toEqual([second.node.nodeId]);
+  it('loses and doubles nothing when the process is cut off at any of its steps', async () => {
+    let acknowledged = 0;
+    let lostSteps = 0;
+    for (let step = 1; step <= 14; step++) {
+      const database = new MemoryDatabase();
+      const cut = openMemoryStore({ database });
+      const first = await openNode({ kv: cut });
+      const alice = await first.account('alice@example.test');
+      const { port } = await first.listen();
+      await post(port, { to: 'alice@example.test', text: 'Subject: number 0\r\n\r\nx\r\n' });
+      await first.settled();
+      // From this operation on the process has no store any more; what it was committing stays unknown to it.
+      let count = 0;
+      cut.faults.delayMs = (operation) => {
+        if (operation !== 'begin' && ++count === step) cut.faults.outage = true;
+        return operation === 'commit' ? 1 : undefined;
+      };
+      const results = await Promise.all(
+        [1, 2, 3].map((i) => post(port, { to: 'alice@example.test', text: `Subject: number ${i}\r\n\r\nx\r\n` })),
+      );
+      for (let i = 0; i < 100 && !cut.faults.outage; i++) await first.clock.sleep(1);
+      await first.runner.stop();
+      const second = await openNode({ kv: openMemoryStore({ database }), isRunning: false });
+      await second.runner.start({ isStoreExclusive: true });
+      await second.settled();
+      const numbers = (await second.mailbox(alice)).map((text) => Number(/number (\d+)/.exec(text)![1]));
+      expect(new Set(numbers).size).toBe(numbers.length);
+      for (const [i, [result]] of results.entries()) {
+        if (result!.code === 250) expect(numbers).toContain(i + 1);
+        if (result!.code === 250) acknowledged++;
+        else lostSteps++;
+      }
+      expect(await queueLeftovers(second.kv)).toEqual([]);
+      expect(await second.mail.recount(alice)).toEqual({ differences: [] });
+      expect(await second.queue.knownNodes()).toEqual([second.node.nodeId]);
+    }
+    // Both sides of the acknowledgement were cut.
+    expect(acknowledged).toBeGreaterThan(5);
+    expect(lostSteps).toBeGreaterThan(2);
   });
 
   it('delivers nothing more once its fence is broken, while another node finishes the work', async () => {

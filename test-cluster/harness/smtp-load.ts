@@ -103,9 +103,9 @@ export async function sendUntilAcknowledged(options: {
     let dialog: SmtpDialog | undefined;
     let failures = 0;
     while (ledger.acknowledged.size < options.count && started < options.count * 3) {
-      const token = `t${workerIndex}x${started++}`;
       try {
         dialog ??= await SmtpDialog.connect(options.port);
+        const token = `t${workerIndex}x${started++}`;
         ledger.uncertain.add(token);
         await dialog.send('sender@client.test', [options.recipients[started % options.recipients.length]!], tokenMessage(token));
         ledger.uncertain.delete(token);

@@ -8,6 +8,23 @@ const LF = 10;
 const DOT = 46;
 const oneDot = Buffer.from('.');
 
+/** Pieces of one chunk; content with more dots at line beginnings is copied instead. */
+const maxPieces = 16;
+
+/** The octets from `from` on, whose first is no dot to double, in one new buffer: cheaper than thousands of small pieces. */
+function stuffDense(chunk: Buffer, from: number): Buffer {
+  const out = Buffer.allocUnsafe(2 * (chunk.length - from));
+  let length = 0;
+  let atLineStart = false;
+  for (let at = from; at < chunk.length; at++) {
+    const octet = chunk[at]!;
+    if (octet === DOT && atLineStart) out[length++] = DOT;
+    out[length++] = octet;
+    atLineStart = octet === LF || octet === CR;
+  }
+  return out.subarray(0, length);
+}
+
 export class DotStuffer {
   /** The octet before the next one; LF at the beginning: a message starts a line. */
   #last = LF;
@@ -23,17 +40,18 @@ export class DotStuffer {
     let lfDot = chunk.indexOf('\n.', 0, 'latin1');
     let crDot = chunk.indexOf('\r.', 0, 'latin1');
     while (lfDot >= 0 || crDot >= 0) {
+      if (pieces.length > maxPieces) break;
       const dot = 1 + (crDot < 0 || (lfDot >= 0 && lfDot < crDot) ? lfDot : crDot);
       pieces.push(chunk.subarray(from, dot), oneDot);
       from = dot;
       if (lfDot >= 0 && lfDot < dot) lfDot = chunk.indexOf('\n.', dot, 'latin1');
       if (crDot >= 0 && crDot < dot) crDot = chunk.indexOf('\r.', dot, 'latin1');
     }
-    pieces.push(from === 0 ? chunk : chunk.subarray(from));
+    if (lfDot >= 0 || crDot >= 0) pieces.push(stuffDense(chunk, from));
+    else pieces.push(from === 0 ? chunk : chunk.subarray(from));
     this.#beforeLast = chunk.length > 1 ? chunk[chunk.length - 2]! : this.#last;
     this.#last = chunk[chunk.length - 1]!;
-    // Pathological content has a dot on every line: one buffer is then cheaper to write than thousands.
-    return pieces.length > 16 ? [Buffer.concat(pieces)] : pieces;
+    return pieces;
   }
 
   /** What ends the data: the CRLF that the content lacks, and dot CRLF. */

@@ -141,17 +141,21 @@ describe('DotStuffer', () => {
   };
 
   it('doubles a dot after any line end, wherever chunks are cut', () => {
-    const letters = fc.array(fc.constantFrom(...alphabet), { maxLength: 80 });
+    const letters = fc.array(fc.constantFrom(...alphabet), { maxLength: 300 });
     fc.assert(
-      fc.property(letters, fc.array(fc.nat(80), { maxLength: 6 }), (parts, cuts) => {
+      fc.property(letters, fc.array(fc.nat(300), { maxLength: 4 }), (parts, cuts) => {
         const octets = parts.join('');
         const expected = octets.replace(/(^|[\r\n])\./g, '$1..');
-        // Overlapping matches: a dot after a line end that itself was matched.
         const end = octets === '' || octets.endsWith('\r\n') ? '.\r\n' : '\r\n.\r\n';
         expect(stuff(cutAt(octets, cuts))).toBe(expected + end);
       }),
       { numRuns: 3000 },
     );
+  });
+
+  it('copes with a dot on every line', () => {
+    const octets = '.\n.\r\n..a\r'.repeat(5000);
+    expect(stuff([octets])).toBe(`${'..\n..\r\n...a\r'.repeat(5000)}\r\n.\r\n`);
   });
 
   it('leaves nothing that any reading of line ends could take for an end of data', () => {

@@ -37,8 +37,9 @@ export interface SmtpConnection {
   /** Present when `secure`. */
   tls?: TlsInfo;
   /**
-   * Upgrades to TLS. Absent where STARTTLS is not offered. Called after the 220 was written and with no listener of the session left on
-   * `socket`; resolves after the handshake. On rejection the session closes the connection.
+   * Upgrades to TLS. Absent where STARTTLS is not offered. Called after the 220 was written, with `socket` paused and none of the session's
+   * data listeners left on it (its `error` and `close` listeners stay); resolves after the handshake. On rejection, or when it takes longer
+   * than `tlsHandshakeTimeoutMs`, the session closes the connection.
    */
   startTls?(): Promise<{ socket: Duplex; tls: TlsInfo }>;
 }
@@ -105,7 +106,10 @@ export interface MessageSink {
    * recipient, in order (a single reply stands for all of them).
    */
   finish(facts: BodyFacts): Reply | Reply[] | Promise<Reply | Reply[]>;
-  /** The message will not be finished: client gone, too large, malformed, or `write` failed. Called at most once, never after `finish`. */
+  /**
+   * The message will not be finished: client gone, too large, malformed, or `write` failed. Called at most once, never after `finish`,
+   * possibly while a `write` is still pending; nothing is written afterwards.
+   */
   abort(reason: string): MaybePromise<void>;
 }
 

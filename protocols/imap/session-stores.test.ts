@@ -1,0 +1,167 @@
+/** Sessions and their stores: failures, what is acknowledged, texts that are searched. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { openMemoryStore } from '../../store/kv/index.js';
+import { TestClient } from './testing/client.js';
+import { startTestServer, type TestServer, type TestServerOptions } from './testing/server.js';
+
+let server: TestServer;
+
+async function start(options?: TestServerOptions): Promise<TestServer> {
+  server = await startTestServer(options);
+  return server;
+}
+
+afterEach(() => server.close());
+
+const message = (text: string) => `Subject: ${text}\r\nFrom: a@example.org\r\n\r\n${text}\r\n`;
+
+describe('a store in trouble', () => {
+  it('answers NO [UNAVAILABLE] and goes on afterwards', async () => {
+    const kv = openMemoryStore();
+    await start({ kv });
+    await server.deliver('alice', 'INBOX', message('one'));
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    kv.faults.outage = true;
+    expect((await client.command('STORE 1 +FLAGS (\\Seen)')).at(-1)).toMatch(/NO \[UNAVAILABLE\]/);
+    expect((await client.command('STATUS INBOX (MESSAGES)')).at(-1)).toMatch(/NO \[UNAVAILABLE\]/);
+    kv.faults.outage = false;
+    expect(await client.ok('FETCH 1 FLAGS')).toEqual(['* 1 FETCH (FLAGS ())']);
+  });
+
+  it('lets people read while there is no space to write', async () => {
+    const kv = openMemoryStore();
+    await start({ kv });
+    await server.deliver('alice', 'INBOX', message('one'));
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    const { changeFlags, append } = server.mail;
+    const { KvError } = await import('../../store/kv/index.js');
+    const full = async () => {
+      throw new KvError('unavailable', 'disk full', 'no-space');
+    };
+    server.mail.changeFlags = full;
+    server.mail.append = full;
+    expect((await client.ok('FETCH 1 BODY[TEXT]'))[0]).toBe('* 1 FETCH (BODY[TEXT] {5}\r\none\r\n)');
+    expect((await client.command('APPEND INBOX {5+}\r\nhello')).at(-1)).toMatch(/NO \[OVERQUOTA\]/);
+    Object.assign(server.mail, { changeFlags, append });
+    expect((await client.ok('FETCH 1 BODY[TEXT]'))[0]).toMatch(/^\* 1 FETCH \(FLAGS \(\\Seen\) BODY\[TEXT\]/);
+  });
+});
+
+describe('what is done stays done', () => {
+  it('answers OK for a committed change though the news after it can not be read', async () => {
+    const kv = openMemoryStore();
+    await start({ kv });
+    await server.deliver('alice', 'INBOX', message('one'));
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    const { append } = server.mail;
+    server.mail.append = async (...args) => {
+      const inserted = await append(...args);
+      kv.faults.outage = true;
+      return inserted;
+    };
+    expect((await client.command('APPEND INBOX {5+}\r\nhello')).at(-1)).toMatch(/OK \[APPENDUID \d+ 2\]/);
+    kv.faults.outage = false;
+    expect(await client.ok('NOOP')).toEqual(['* 2 EXISTS']);
+  });
+
+  it('appends all messages of a MULTIAPPEND or none, and leaves no bytes behind', async () => {
+    await start();
+    const client = await TestClient.login(server.port);
+    const aborted: number[] = [];
+    const { writer } = server.blobs;
+    server.blobs.writer = () => {
+      const made = writer.call(server.blobs);
+      const { abort } = made;
+      made.abort = () => {
+        aborted.push(made.sizeBytes);
+        return abort.call(made);
+      };
+      return made;
+    };
+    const { append } = server.mail;
+    server.mail.append = async () => {
+      throw new Error('broken');
+    };
+    const two = 'APPEND INBOX {5+}\r\nhello {6+}\r\nhello!';
+    expect((await client.command(two)).at(-1)).toMatch(/NO \[SERVERBUG\]/);
+    expect(aborted).toEqual([5, 6]);
+    server.mail.append = append;
+    expect(await client.ok('STATUS INBOX (MESSAGES)')).toEqual(['* STATUS INBOX (MESSAGES 0)']);
+    await client.ok(two);
+    expect(await client.ok('STATUS INBOX (MESSAGES)')).toEqual(['* STATUS INBOX (MESSAGES 2)']);
+    expect(aborted).toHaveLength(2);
+  });
+
+  it('lets APPENDs wait for one another above the limit of bytes in flight', async () => {
+    await start({ limits: { maxAppendBytesInFlight: 10 } });
+    const first = await TestClient.login(server.port);
+    const second = await TestClient.login(server.port);
+    first.send('a APPEND INBOX {8}\r\n');
+    expect(await first.line()).toMatch(/^\+/);
+    let mayGo = false;
+    second.send('b APPEND INBOX {8}\r\n');
+    const goAhead = second.line().then((line) => {
+      expect(mayGo).toBe(true);
+      return line;
+    });
+    await (await TestClient.login(server.port)).ok('NOOP');
+    mayGo = true;
+    first.close();
+    expect(await goAhead).toMatch(/^\+/);
+    second.send('12345678\r\n');
+    expect(await second.line()).toMatch(/^b OK/);
+  });
+});
+
+describe('summaries', () => {
+  it('are made anew where they can not be read', async () => {
+    await start();
+    await server.deliver('alice', 'INBOX', message('one'));
+    const { summaries } = server.mail;
+    server.mail.summaries = async (...args) => (await summaries(...args)).map(() => Buffer.from([0x91, 0x63]));
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    expect((await client.ok('FETCH 1 ENVELOPE'))[0]).toContain('(NIL "one" ((NIL NIL "a" "example.org"))');
+    expect(await client.ok('SEARCH SUBJECT one')).toEqual(['* SEARCH 1']);
+  });
+});
+
+describe('text', () => {
+  it('is searched decoded, in any charset and transfer encoding, headers too', async () => {
+    await start();
+    const part = (type: string, encoding: string, body: string) =>
+      `--b\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: ${encoding}\r\n\r\n${body}\r\n`;
+    const koi8 = Buffer.from([0xd0, 0xd2, 0xc9, 0xd7, 0xc5, 0xd4]).toString('base64');
+    await server.deliver(
+      'alice',
+      'INBOX',
+      `Subject: =?iso-8859-1?Q?Gr=FC=DFe?=\r\nX-Note: =?utf-8?B?${Buffer.from('Überraschung').toString('base64')}?=\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n` +
+        part('text/plain; charset=koi8-r', 'base64', koi8) +
+        part('text/html; charset=utf-8', 'quoted-printable', '<b>Sch=C3=B6</b>ne W=\r\nelt') +
+        '--b--\r\n',
+    );
+    await server.deliver('alice', 'INBOX', message('other'));
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    const search = async (key: string, text: string) => {
+      const bytes = Buffer.from(text);
+      const [line] = await client.ok(`SEARCH CHARSET UTF-8 ${key} {${bytes.length}+}\r\n${bytes.toString('latin1')}`);
+      return line;
+    };
+    for (const [key, text] of [
+      ['SUBJECT', 'GRÜSSE'.replace('SS', 'ß')],
+      ['BODY', 'ПРИВЕТ'],
+      ['BODY', 'schöne welt'],
+      ['TEXT', 'überraschung'],
+      ['HEADER X-NOTE', 'ÜBER'],
+      ['NOT SUBJECT', 'other'],
+    ] as const) {
+      expect([key, text, await search(key, text)]).toEqual([key, text, '* SEARCH 1']);
+    }
+    expect(await search('BODY', 'überraschung')).toBe('* SEARCH');
+    expect(await search('BODY', koi8)).toBe('* SEARCH');
+  });
+});
