@@ -14,6 +14,9 @@ export class StartError extends Error {
   override readonly name = 'StartError';
 }
 
+/** Mail is routed by directory answers of at most this age; passwords are always checked afresh. */
+const lookupFreshMs = 50;
+
 export interface Stores {
   clock: Clock;
   random: Random;
@@ -37,7 +40,7 @@ export async function openStores(
   const kv = await openStore(directoryPath, logger, clock, random);
   const blobs = createBlobStore({ kv, clock, random, logger });
   const mail = createMailStore({ kv, blobs, clock, random, logger });
-  const directory = createDirectory({ kv, clock, random, logger, ...config.directory });
+  const directory = createDirectory({ kv, clock, random, logger, ...config.directory, lookupFreshMs });
   const queue = createQueue({ kv, blobs, clock, random, logger });
   const close = async () => {
     await mail.close();

@@ -60,7 +60,7 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
   const finder = createMailboxFinder(d.mail);
 
   /** One transaction for what `routes` holds; when a mailbox refuses, each recipient alone. `keepClaim`: others follow. */
-  async function deliverRoutes(delivery: Delivery, routes: Routes, keepClaim: boolean): Promise<void> {
+  async function deliverRoutes(delivery: Delivery, routes: Routes, keepClaim: boolean, isSecondTry = false): Promise<void> {
     const { claimed, job } = delivery;
     const { addresses } = routes;
     try {
@@ -71,7 +71,12 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
       for (const { abort } of routes.expansions) await abort().catch(() => {});
       if (!(error instanceof MailError)) throw error;
       for (const { accountId } of routes.accounts) finder.forget(accountId);
-      if (addresses.length === 1) return refused(d, delivery, addresses[0]!, keepClaim, error);
+      if (addresses.length === 1) {
+        // The mailbox was removed since it was found: look again, INBOX is always there.
+        const mayTryAgain = error.code === 'no-mailbox' && !isSecondTry;
+        if (!mayTryAgain) return refused(d, delivery, addresses[0]!, keepClaim, error);
+        return deliverRoutes(delivery, await findRoutes(d, finder, job, addresses), keepClaim, true);
+      }
       for (const [i, address] of addresses.entries()) {
         await deliverRoutes(delivery, await findRoutes(d, finder, job, [address]), keepClaim || i < addresses.length - 1);
       }

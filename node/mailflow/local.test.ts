@@ -232,7 +232,7 @@ describe('exactly once under faults', () => {
   it('loses and doubles nothing when the process is cut off at any of its steps', async () => {
     let acknowledged = 0;
     let lostSteps = 0;
-    for (let step = 1; step <= 14; step++) {
+    for (let step = 1; step <= 61; step += 3) {
       const database = new MemoryDatabase();
       const cut = openMemoryStore({ database });
       const first = await openNode({ kv: cut });
@@ -268,6 +268,51 @@ describe('exactly once under faults', () => {
     // Both sides of the acknowledgement were cut.
     expect(acknowledged).toBeGreaterThan(5);
     expect(lostSteps).toBeGreaterThan(2);
+  });
+
+  it('expands a list once through conflicts and unknown commits', async () => {
+    const node = await openNode();
+    const ids = [await node.account('a@example.test'), await node.account('b@example.test')];
+    await node.directory.createPrincipal({
+      kind: 'list',
+      address: 'all@example.test',
+      members: ['a@example.test', 'b@example.test'],
+    });
+    const { port } = await node.listen();
+    Object.assign((node.kv as MemoryStore).faults, { conflict: 0.1, commitUnknownApplied: 0.2, commitUnknownLost: 0.1 });
+    let accepted = 0;
+    for (let i = 0; i < 15; i++) {
+      const [result] = await post(port, { to: 'all@example.test', text: `Subject: number ${i}\r\n\r\nx\r\n` });
+      if (result!.code === 250) accepted++;
+    }
+    await node.settled();
+    (node.kv as MemoryStore).faults.clear();
+    expect(accepted).toBe(15);
+    for (const id of ids) {
+      const numbers = (await node.mailbox(id)).map((text) => Number(/number (\d+)/.exec(text)![1])).sort((x, y) => x - y);
+      expect(numbers).toEqual(Array.from({ length: 15 }, (_, i) => i));
+    }
+    expect(await queueLeftovers(node.kv)).toEqual([]);
+  });
+
+  it('delivers into INBOX when the mailbox that it found is removed meanwhile', async () => {
+    const node = await openNode();
+    const alice = await node.account('alice@example.test');
+    await node.mail.createMailbox(alice, ['Lists']);
+    const real = node.mail.mailboxByPath;
+    const found = await real(alice, ['Lists']);
+    await node.mail.deleteMailbox(alice, ['Lists']);
+    let isStale = true;
+    node.mail.mailboxByPath = async (accountId, path) => {
+      if (path[0] !== 'Lists' || !isStale) return real(accountId, path);
+      isStale = false;
+      return found;
+    };
+    const { port } = await node.listen();
+    await post(port, { to: 'alice+Lists@example.test' });
+    await node.settled();
+    expect(isStale).toBe(false);
+    expect(await node.mailbox(alice)).toHaveLength(1);
   });
 
   it('delivers nothing more once its fence is broken, while another node finishes the work', async () => {

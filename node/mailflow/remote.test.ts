@@ -291,6 +291,21 @@ describe('remote delivery', () => {
     expect(await queueLeftovers(kv)).toEqual([]);
   });
 
+  it('bounces once through conflicts and unknown commits', async () => {
+    const target = await peer();
+    const kv = openMemoryStore();
+    const { node, alice, port } = await openNode(target, { kv });
+    Object.assign(kv.faults, { conflict: 0.1, commitUnknownApplied: 0.2, commitUnknownLost: 0.1 });
+    for (let i = 0; i < 12; i++) await send(port, `unknown${i}@remote.test`);
+    await rest(node);
+    kv.faults.clear();
+    const bounced = (await node.mailbox(alice)).map((one) =>
+      Number(/Final-Recipient: rfc822; unknown(\d+)@/.exec(statusOf(one))![1]),
+    );
+    expect(bounced.sort((x, y) => x - y)).toEqual(Array.from({ length: 12 }, (_, i) => i));
+    expect(await queueLeftovers(kv)).toEqual([]);
+  });
+
   it('drops its work when the claim was taken over, and saves nothing', async () => {
     const target = await peer();
     const { node, port } = await openNode(target, { limits: { maxRemoteDeliveries: 0 } });

@@ -33,6 +33,8 @@ export interface AdministrationParts {
   random: Random;
   hasher: PasswordHasher;
   minPasswordCharacters: number;
+  /** Called after each change, before its caller hears of it. */
+  onChanged(): void;
 }
 
 type PrincipalInput = Parameters<Directory['createPrincipal']>[0];
@@ -224,13 +226,15 @@ export class Administration {
   }
 
   #change<T>(body: (tx: KvTransaction) => Promise<T>): Promise<T> {
-    return this.#parts.kv.transact(
+    const committing = this.#parts.kv.transact(
       async (tx) => {
         tx.add(generationKey, 1n);
         return body(tx);
       },
       { label: 'directory' },
     );
+    // Also after a failure: its outcome may be unknown.
+    return committing.finally(() => this.#parts.onChanged());
   }
 }
 

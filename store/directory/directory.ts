@@ -31,6 +31,11 @@ export interface DirectoryOptions {
   minPasswordCharacters?: number;
   /** Password checks that may wait for their turn; more are answered `unavailable`. Default 256, about three seconds. */
   maxWaitingPasswordChecks?: number;
+  /**
+   * For how long lookups (`resolve`, `maySendAs`, `isLocalDomain`, `principalById`) may trust the generation that they read last, milliseconds. Mail is routed
+   * by answers of at most this age, without a read for each; this directory's own changes count at once, and passwords are always checked afresh. Default 0.
+   */
+  lookupFreshMs?: number;
 }
 
 const rowsPerRead = 500;
@@ -43,15 +48,16 @@ const maxMemoTargets = 500;
 export function createDirectory(options: DirectoryOptions): Directory {
   const { kv, clock, random } = options;
   const hasher = new PasswordHasher(random, options.maxWaitingPasswordChecks);
+  const lookups = new Lookups(kv, clock, options.lookupFreshMs ?? 0);
   const administration = new Administration({
     kv,
     clock,
     random,
     hasher,
     minPasswordCharacters: options.minPasswordCharacters ?? 8,
+    onChanged: () => lookups.forgetFreshness(),
   });
   const verification = new Verification({ kv, clock, random, hasher });
-  const lookups = new Lookups(kv);
   return {
     createDomain: (name, settings) => administration.createDomain(name, settings),
     updateDomain: (name, change) => administration.updateDomain(name, change),
@@ -83,8 +89,16 @@ class Lookups {
   readonly #domains = new GenerationMemo<boolean>(maxRemembered);
   readonly #principals = new GenerationMemo<Principal>(maxRemembered);
 
-  constructor(kv: KvStore) {
+  readonly #clock: Clock;
+  readonly #freshMs: number;
+  #freshGeneration = -1n;
+  #freshUntilMs = 0;
+  #ownChanges = 0;
+
+  constructor(kv: KvStore, clock: Clock, freshMs: number) {
     this.#kv = kv;
+    this.#clock = clock;
+    this.#freshMs = freshMs;
   }
 
   async resolve(address: string): Promise<Resolution> {
@@ -162,6 +176,19 @@ class Lookups {
     }
   }
 
+  /** To be called after each own change, before its caller hears of it. */
+  forgetFreshness(): void {
+    this.#ownChanges++;
+    this.#freshUntilMs = 0;
+  }
+
+  /** A read that began before an own change may have seen the generation before it: that one is not fresh. */
+  #noteGeneration(generation: bigint, startedAtMs: number, ownChanges: number): void {
+    if (ownChanges !== this.#ownChanges) return;
+    this.#freshGeneration = generation;
+    this.#freshUntilMs = startedAtMs + this.#freshMs;
+  }
+
   /** The remembered answer if the store's generation is still that of its making; a new one from the same snapshot otherwise. */
   #remembered<V>(
     memo: GenerationMemo<V & {}>,
@@ -169,10 +196,18 @@ class Lookups {
     find: (reads: KvReads) => Promise<V>,
     isWorthIt?: (value: V & {}) => boolean,
   ): Promise<V> {
+    if (this.#freshMs > 0 && this.#clock.monotonicMs() < this.#freshUntilMs) {
+      const known = memo.get(this.#freshGeneration, key);
+      if (known !== undefined) return Promise.resolve(known);
+    }
+    const changes = this.#ownChanges;
+    const startedAtMs = this.#clock.monotonicMs();
     return this.#kv.read(
       async (reads) => {
         if (memo.mayHave(key)) {
-          const known = memo.get(await readGeneration(reads), key);
+          const generation = await readGeneration(reads);
+          this.#noteGeneration(generation, startedAtMs, changes);
+          const known = memo.get(generation, key);
           if (known !== undefined) return known;
         }
         const [generation, found] = await Promise.all([readGeneration(reads), find(reads)]);
