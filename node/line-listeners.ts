@@ -120,7 +120,8 @@ export class LineListeners {
         handler: smtpHandler,
         hostname: config.hostname,
         serverName: 'Starling',
-        logger: logger.child({ connectionId: connection.connectionId }),
+        // The session makes a logger of its own when it first has something to say.
+        logger,
         limits,
         clock: systemClock,
         random: systemRandom,

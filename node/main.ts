@@ -7,9 +7,9 @@ import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
 import { enableProcessMetrics, gauge, type Logger } from '../ops/telemetry/index.js';
 import { SystemResolver } from '../protocols/dns/index.js';
-import { HttpServer, Router, type TlsCertificate } from '../protocols/http/index.js';
+import { HttpServer, Router, type TlsCertificate, verifyCertificate } from '../protocols/http/index.js';
 import { KvError } from '../store/kv/index.js';
-import { type ControlServer, startControlServer } from './api/control.js';
+import { type ControlServer, maxSocketPathBytes, startControlServer } from './api/control.js';
 import { type Readiness, registerHealth, registerMetrics } from './api/health.js';
 import type { NodeFace } from './api/operations.js';
 import { createSaslBackend } from './authentication.js';
@@ -35,6 +35,11 @@ const nodeDraining = gauge('starling_draining', '1 while this node takes no new 
 /** What the directory uses for real SCRAM secrets, so that fake challenges look alike (RFC 5802). */
 const scramShape = { iterations: 10_000, saltBytes: 16 };
 
+/** For what is left of a drain after its time: last replies, files. */
+const stopGraceMs = 10_000;
+/** For the last reply of a session that did not end in time. */
+const partingMs = 500;
+
 export interface RunningNode {
   readonly stores: Stores;
   /** From now on `/health/ready` may say yes. */
@@ -49,10 +54,13 @@ export interface RunningNode {
 export async function startNode(config: Config, options: { logger: Logger; isHeldBack?: boolean }): Promise<RunningNode> {
   const { logger } = options;
   enableProcessMetrics();
+  const controlPath = join(config.data, 'control.sock');
+  if (Buffer.byteLength(controlPath) > maxSocketPathBytes)
+    throw new StartError(`the path ${controlPath} is longer than the ${maxSocketPathBytes} bytes that a socket may have: choose a shorter data directory`);
   const stores = await openStores(config, { logger });
   const node = new Node(config, stores, logger);
   try {
-    await node.start(await nodeCertificate(config, logger));
+    await node.start(await certificateFor(config, logger));
     if (!options.isHeldBack) node.setReady();
     return node;
   } catch (error) {
@@ -64,6 +72,15 @@ export async function startNode(config: Config, options: { logger: Logger; isHel
 
 const isListenError = (error: unknown) => error instanceof Error && /cannot listen on/.test(error.message);
 
+/** A certificate that can't be had, or doesn't work with its key, is a sentence for the operator. */
+async function certificateFor(config: Config, logger: Logger): Promise<TlsCertificate> {
+  try {
+    return verifyCertificate(await nodeCertificate(config, logger));
+  } catch (error) {
+    throw new StartError(`can't use the certificate: ${(error as Error).message}`, { cause: error });
+  }
+}
+
 async function nodeCertificate(config: Config, logger: Logger): Promise<TlsCertificate> {
   const { certificateFile, privateKeyFile } = config.tls;
   if (certificateFile === undefined || privateKeyFile === undefined) {
@@ -72,12 +89,8 @@ async function nodeCertificate(config: Config, logger: Logger): Promise<TlsCerti
     );
     return loadOrMakeSelfSigned(join(config.data, 'tls'), { names, logger });
   }
-  try {
-    const certificateChainPem = readFileSync(certificateFile, 'utf8');
-    return { certificateChainPem, privateKeyPem: readFileSync(privateKeyFile, 'utf8'), names: [config.hostname] };
-  } catch (error) {
-    throw new StartError(`can't read the certificate: ${(error as Error).message}`, { cause: error });
-  }
+  const certificateChainPem = readFileSync(certificateFile, 'utf8');
+  return { certificateChainPem, privateKeyPem: readFileSync(privateKeyFile, 'utf8'), names: [config.hostname] };
 }
 
 function mailflowSettings(config: Config): MailflowSettings {
@@ -85,6 +98,7 @@ function mailflowSettings(config: Config): MailflowSettings {
   return {
     ...defaultMailflowSettings(hostname),
     senderMustMatch: smtp.mustMatchSender,
+    fromFieldMustMatch: smtp.mustMatchFromField,
     smtpPort: outbound.port,
     relayHost: outbound.relay,
     retryDelaysSeconds: outbound.retryScheduleSeconds,
@@ -181,10 +195,15 @@ class Node implements RunningNode {
     if (this.#isDraining) return;
     this.#isDraining = true;
     nodeDraining.set(1);
-    this.#stop().then(this.#finish, (error: unknown) => {
+    const giveUp = (error: unknown) => {
       this.logger.fatal({ err: error }, 'the node could not stop in good order');
       process.exit(1);
-    });
+    };
+    // Everything below has its own deadline; this one is for a disk or a library that never answers.
+    const { clock } = this.stores;
+    const lastMs = this.config.drainTimeoutSeconds * 1000 + stopGraceMs;
+    clock.setTimer(lastMs, () => giveUp(new Error(`not stopped within ${lastMs} ms`)), { background: true });
+    this.#stop().then(this.#finish, giveUp);
   }
 
   async #startHttp(): Promise<void> {
@@ -232,6 +251,8 @@ class Node implements RunningNode {
       this.#runner.drain(deadlineMs),
       this.#purger.drain(deadlineMs),
     ]);
+    // Who used up the time hears of it, too.
+    await this.#within(clock.monotonicMs() + partingMs, this.#lines?.sessions.stop());
     await this.#lines?.close();
     this.#delivery.close();
     // Last of all, so that balancers and operators can watch the drain.

@@ -2,9 +2,10 @@
 import { randomInt } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { DirectoryError } from '../store/directory/index.js';
 import { quickstartAccounts, quickstartDomain } from './config/quickstart.js';
 import type { Config } from './config/schema.js';
-import type { Stores } from './stores.js';
+import { StartError, type Stores } from './stores.js';
 
 export interface QuickstartAccount {
   address: string;
@@ -25,10 +26,15 @@ function readKept(file: string): Map<string, string> {
     text = readFileSync(file, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
-    throw error;
+    throw new StartError(`can't read the passwords: ${(error as Error).message}`, { cause: error });
   }
-  const kept = JSON.parse(text) as { accounts: QuickstartAccount[] };
-  return new Map(kept.accounts.map(({ address, password }) => [address, password]));
+  try {
+    const kept = JSON.parse(text) as { accounts: QuickstartAccount[] };
+    return new Map(kept.accounts.map(({ address, password }) => [address, password]));
+  } catch {
+    // The parser's own words would quote passwords.
+    throw new StartError(`${file} is damaged; delete it to have new passwords made`);
+  }
 }
 
 /** Durable before any account gets its password: a crash in between leaves no account that nobody can open. */
@@ -41,8 +47,24 @@ function keep(file: string, accounts: QuickstartAccount[]): void {
   renameSync(temporary, file);
 }
 
-/** Makes domain and accounts. With `password`, all accounts get it; otherwise each has its own, kept in `DATA/quickstart.json`. */
+/**
+ * Makes domain and accounts. With `password`, all accounts get it; otherwise each has its own, kept in `DATA/quickstart.json`.
+ * Throws `StartError`.
+ */
 export async function prepareQuickstart(
+  stores: Pick<Stores, 'directory' | 'mail'>,
+  data: string,
+  password: string | undefined,
+): Promise<QuickstartAccount[]> {
+  try {
+    return await prepareAccounts(stores, data, password);
+  } catch (error) {
+    if (!(error instanceof DirectoryError)) throw error;
+    throw new StartError(`can't make the accounts: ${error.message}`, { cause: error });
+  }
+}
+
+async function prepareAccounts(
   stores: Pick<Stores, 'directory' | 'mail'>,
   data: string,
   password: string | undefined,

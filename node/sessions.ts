@@ -2,6 +2,8 @@
 export interface DrainableSession {
   /** Ends as soon as the protocol allows; resolves when the session is over. */
   drain(): Promise<void>;
+  /** Ends now, whatever is running, with a last word where the protocol has one. */
+  stop?(): void;
 }
 
 export class OpenSessions {
@@ -21,5 +23,12 @@ export class OpenSessions {
   /** Asks all sessions to end; resolves when they have. */
   async drain(): Promise<void> {
     await Promise.allSettled([...this.#open].map((session) => session.drain()));
+  }
+
+  /** Ends those that are still open; resolves when they are. */
+  async stop(): Promise<void> {
+    const left = [...this.#open];
+    for (const session of left) session.stop?.();
+    await Promise.allSettled(left.map((session) => session.drain()));
   }
 }

@@ -36,7 +36,11 @@ export async function openStores(
   const { logger, clock = systemClock, random = systemRandom } = deps;
   const directoryPath = join(config.data, 'store');
   if (deps.createIfAbsent === false && !existsSync(directoryPath)) throw new StartError(`there is no store in ${config.data}`);
-  mkdirSync(directoryPath, { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(directoryPath, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new StartError(`can't make ${directoryPath}: ${(error as Error).message}`, { cause: error });
+  }
   const kv = await openStore(directoryPath, logger, clock, random);
   const blobs = createBlobStore({ kv, clock, random, logger });
   const mail = createMailStore({ kv, blobs, clock, random, logger });

@@ -23,19 +23,20 @@
  * | mail, account, 'state' | modseq, used bytes, messages, uidvalidity seed | each change | account removal |
  * | mail, account, 'mailbox', mailboxId | mailbox record | mailbox changes | mailbox removal |
  * | mail, account, 'name', parentId, name | mailboxId | mailbox changes | mailbox removal |
- * | mail, account, 'counts', mailboxId | uidnext, totals, highest modseq | each change in the mailbox | mailbox removal |
+ * | mail, account, 'counts', mailboxId | uidnext, totals, highest modseq, UIDVALIDITY | each change in the mailbox | mailbox removal |
  * | mail, account, 'message', emailId | blob, size, dates, thread, keywords, mailboxes | insert, flags, copy | last expunge |
  * | mail, account, 'summary', emailId | envelope and structure (opaque here) | insert | last expunge |
  * | mail, account, 'entry', mailboxId, uid | email, \Deleted, modseq and a copy of the small facts | insert, flags, copy | expunge |
- * | mail, account, 'log', modseq | what changed at this modseq | each change | log truncation |
- * | mail, account, 'log-floor' | modseq up to which the log is gone | log truncation, same transaction | never |
- * | mail, account, 'thread', threadId, emailId | empty | insert | last expunge |
+ * | mail, account, 'log', modseq (, part) | what changed at this modseq; longer lists go on in parts | each change | log truncation |
+ * | mail, account, 'log-floor' | modseq up to which the log is gone; UIDVALIDITY seed, for an account that is made again | log truncation (same transaction), account removal | never: it outlives the account |
+ * | mail, account, 'thread', threadId, emailId | 8-byte hashes of the references that the message answers for | insert | last expunge |
  * | mail, account, 'reference', hash | threadId | insert | thread's last expunge (lazily) |
- * | mail, account, 'removal', mailboxId | a removed mailbox whose entries are still being cleared | mailbox removal | its own end |
+ * | mail, account, 'removal', mailboxId | a removed mailbox whose entries are still being cleared; mailboxId '': the whole account | mailbox or account removal | its own end |
  * | queue, 'message', queueId | message record | enqueue | last destination done |
  * | queue, 'destination', queueId, domain, part | recipients, claim, attempts | enqueue, claim, save | done |
  * | queue, 'due', shard, due (s), queueId, domain, part | empty | enqueue, release, reschedule | claim |
  * | queue, 'claim', nodeId, queueId, domain, part | claim epoch | claim | save, release, takeover |
+ * | queue, 'receipt', queueId | empty | enqueue without a claim | forgetReceipts, an hour later |
  */
 import { unpack } from 'fdb-tuple';
 import { kvLimits, prefixEnd } from './kv/contract.js';

@@ -17,6 +17,11 @@ export function parseArguments<O extends Options>(args: string[], options: O) {
   }
 }
 
+/** For commands that take options only. */
+export function refusePositionals(command: string, positionals: readonly string[]): void {
+  if (positionals.length > 0) throw new UsageError(`${command} takes no '${positionals[0]}'`);
+}
+
 /** A whole number from `minimum` to `maximum`. */
 export function wholeNumber(text: string, name: string, minimum: number, maximum: number): number {
   const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;

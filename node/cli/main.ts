@@ -3,10 +3,16 @@
  * socket) or, when none runs, on the store itself. Exit codes: 0 done, 1 refused or failed, 2 usage.
  */
 import { ConfigError } from '../config/load.js';
+import { StartError } from '../stores.js';
 import { UsageError } from './arguments.js';
 import { runOperation } from './operate.js';
 import { printHelp } from './output.js';
 import { runQuickstart, runServe } from './run-node.js';
+import { tolerateClosedOutput } from './streams.js';
+
+// Whatever this process makes is for its user alone: the store's files, above all.
+process.umask(0o077);
+tolerateClosedOutput();
 
 async function main(argv: string[]): Promise<number> {
   const [command, ...rest] = argv;
@@ -33,7 +39,7 @@ try {
     process.stderr.write(`starling: ${error.message}\nTry 'starling help'.\n`);
     process.exitCode = 2;
   } else {
-    const known = error instanceof ConfigError || (error instanceof Error && error.name === 'StartError');
+    const known = error instanceof ConfigError || error instanceof StartError;
     process.stderr.write(
       `starling: ${known ? (error as Error).message : error instanceof Error ? error.stack : String(error)}\n`,
     );

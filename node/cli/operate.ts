@@ -2,11 +2,12 @@
 import { join } from 'node:path';
 import { createLogger } from '../../ops/telemetry/index.js';
 import { ControlRefused, callControl, NoNodeRunning } from '../api/control-client.js';
-import { type OperationArguments, OperationRefused, operations } from '../api/operations.js';
+import { type Operation, type OperationArguments, OperationRefused, operations } from '../api/operations.js';
 import { checkConfig, loadConfig } from '../config/load.js';
-import { openStores } from '../stores.js';
-import { parseArguments, UsageError } from './arguments.js';
-import { printResult } from './output.js';
+import { KvError } from '../../store/kv/index.js';
+import { openStores, StartError } from '../stores.js';
+import { parseArguments, UsageError, wholeNumber } from './arguments.js';
+import { printHelp, printResult } from './output.js';
 
 const options = {
   data: { type: 'string' },
@@ -19,34 +20,50 @@ const options = {
   quota: { type: 'string' },
   admin: { type: 'boolean' },
   limit: { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
   'catch-all': { type: 'string' },
 } as const;
 
 /** Runs `argv` as an operation and prints its result. Returns the exit code. */
 export async function runOperation(argv: string[]): Promise<number> {
   const { values, positionals } = parseArguments(argv, options);
+  const { data: dataOption, config: configFile, json, help, ...flags } = values;
+  if (help) {
+    printHelp();
+    return 0;
+  }
   const name = positionals.slice(0, 2).join(' ');
-  const operation = operations[name];
+  const operation = Object.hasOwn(operations, name) ? operations[name] : undefined;
   if (!operation) throw new UsageError(`no such command: ${name}`);
-  const { data: dataOption, config: configFile, json, ...flags } = values;
+  const args: OperationArguments = { positionals: positionals.slice(2), flags };
+  checkUsage(name, operation, args);
   const config = configFile ? loadConfig(configFile) : checkConfig({ data: dataOption ?? './data' });
   const data = dataOption ?? config.data;
-  const args: OperationArguments = { positionals: positionals.slice(2), flags };
-  const missing =
-    operation.usage
-      .replace(/\[[^\]]*\]/g, '')
-      .split(' ')
-      .filter((word) => /^[A-Z]/.test(word)).length - args.positionals.length;
-  if (missing > 0) throw new UsageError(`starling ${name} ${operation.usage}`);
   try {
     printResult(await perform(name, args, data, config), json ?? false);
     return 0;
   } catch (error) {
-    if (!(error instanceof OperationRefused || error instanceof ControlRefused)) throw error;
+    const isAnswer = [OperationRefused, ControlRefused, StartError, KvError].some((known) => error instanceof known);
+    if (!isAnswer || !(error instanceof Error)) throw error;
     if (json) process.stdout.write(`${JSON.stringify({ error: error.message })}\n`);
     else process.stderr.write(`starling: ${error.message}\n`);
     return 1;
   }
+}
+
+/** Throws `UsageError` unless the operation takes exactly these arguments and options: what would be ignored was meant otherwise. */
+export function checkUsage(name: string, { usage }: Operation, { positionals, flags }: OperationArguments): void {
+  const wanted = usage
+    .replace(/\[[^\]]*\]/g, '')
+    .split(' ')
+    .filter((word) => /^[A-Z]/.test(word)).length;
+  const known = new Set(Array.from(usage.matchAll(/--([a-z-]+)/g), (match) => match[1]));
+  const stranger = Object.keys(flags).find((flag) => !known.has(flag));
+  if (positionals.length !== wanted || stranger !== undefined) {
+    const problem = stranger === undefined ? '' : ` (it takes no --${stranger})`;
+    throw new UsageError(`usage: ${`starling ${name} ${usage}`.trim()}${problem}`);
+  }
+  if (typeof flags.limit === 'string') wholeNumber(flags.limit, '--limit', 1, 10_000);
 }
 
 async function perform(

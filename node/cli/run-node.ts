@@ -1,13 +1,13 @@
 /** `serve` and `quickstart`: a node in the foreground until it is told to stop. */
-import { readFileSync } from 'node:fs';
-import { parse } from 'smol-toml';
 import { createLogger } from '../../ops/telemetry/index.js';
-import { ConfigError, checkConfig, loadConfig } from '../config/load.js';
+import { ConfigError, checkConfig, loadConfig, readToml } from '../config/load.js';
 import { quickstartConfig } from '../config/quickstart.js';
 import type { Config, ConfigInput } from '../config/schema.js';
 import { type RunningNode, startNode } from '../main.js';
 import { prepareQuickstart, quickstartGreeting } from '../quickstart.js';
-import { parseArguments, UsageError, wholeNumber } from './arguments.js';
+import { parseArguments, refusePositionals, UsageError, wholeNumber } from './arguments.js';
+import { exitOnUncaught, signalHandler } from './signals.js';
+import { tolerateLostLog } from './streams.js';
 
 /** Runs until SIGTERM, SIGINT or `node drain`; a second signal ends at once. Returns the exit code. */
 async function runUntilStopped(
@@ -16,26 +16,42 @@ async function runUntilStopped(
   isHeldBack = false,
 ): Promise<number> {
   const logger = createLogger({ level: config.log.level });
-  const node = await startNode(config, { logger, isHeldBack });
-  let signals = 0;
-  const onSignal = (signal: NodeJS.Signals) => {
-    if (++signals > 1) {
-      logger.warn({ signal }, 'second signal: ending at once');
-      process.exit(1);
+  tolerateLostLog(logger);
+  exitOnUncaught(logger);
+  let node: RunningNode | undefined;
+  let isStopWanted = false;
+  const onSignal = signalHandler({
+    logger,
+    isInTerminal: process.stdout.isTTY === true,
+    exit: (code) => process.exit(code),
+    stop() {
+      isStopWanted = true;
+      node?.drain();
+    },
+  });
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal);
+  node = await startNode(config, { logger, isHeldBack });
+  if (isStopWanted) node.drain();
+  else {
+    try {
+      await started(node);
+    } catch (error) {
+      // Stopped while it was getting ready: what that broke off is not an error.
+      if (!isStopWanted) {
+        node.drain();
+        await node.stopped;
+        throw error;
+      }
     }
-    logger.info({ signal }, 'told to stop');
-    node.drain();
-  };
-  process.on('SIGTERM', onSignal);
-  process.on('SIGINT', onSignal);
-  await started(node);
+  }
   await node.stopped;
   return 0;
 }
 
 /** `starling serve --config FILE`. */
 export async function runServe(args: string[]): Promise<number> {
-  const { values } = parseArguments(args, { config: { type: 'string' }, data: { type: 'string' } });
+  const { values, positionals } = parseArguments(args, { config: { type: 'string' }, data: { type: 'string' } });
+  refusePositionals('serve', positionals);
   if (values.config === undefined) throw new UsageError('serve takes --config FILE');
   const config = loadConfig(values.config);
   if (config.listeners.length === 0) throw new ConfigError(`${values.config} names no listeners`);
@@ -44,25 +60,18 @@ export async function runServe(args: string[]): Promise<number> {
   });
 }
 
-function readOverrides(file: string | undefined): Partial<ConfigInput> {
-  if (file === undefined) return {};
-  try {
-    return parse(readFileSync(file, 'utf8')) as Partial<ConfigInput>;
-  } catch (error) {
-    throw new ConfigError(`can't use ${file}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
 /** `starling quickstart`, which is what `npm start` runs. */
 export async function runQuickstart(args: string[]): Promise<number> {
-  const { values } = parseArguments(args, {
+  const { values, positionals } = parseArguments(args, {
     data: { type: 'string', default: './data' },
     'port-offset': { type: 'string', default: '0' },
     password: { type: 'string' },
     config: { type: 'string' },
   });
+  refusePositionals('quickstart', positionals);
   const portOffset = wholeNumber(values['port-offset'], '--port-offset', 0, 60_000);
-  const overrides = readOverrides(values.config);
+  if (values.password === '') throw new UsageError('--password takes a password; leave it out to have passwords made');
+  const overrides = values.config === undefined ? {} : (readToml(values.config) as Partial<ConfigInput>);
   const config = checkConfig(quickstartConfig(values.data, portOffset, overrides), values.config ?? 'quickstart');
   return runUntilStopped(
     config,

@@ -19,23 +19,24 @@ export function checkConfig(input: ConfigInput, where = 'configuration'): Config
   if ((config.tls.certificateFile === undefined) !== (config.tls.privateKeyFile === undefined)) {
     throw new ConfigError(`${where} is not valid:\n  tls: certificateFile and privateKeyFile go together`);
   }
+  const plainOnly = config.listeners.find(({ protocol, tls }) => protocol === 'http' && tls === 'starttls');
+  if (plainOnly) throw new ConfigError(`${where} is not valid:\n  listeners: ${plainOnly.name}: there is no STARTTLS in HTTP`);
   const names = config.listeners.map((listener) => listener.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice) throw new ConfigError(`${where} is not valid:\n  listeners: the name ${twice} is used twice`);
   return config;
 }
 
-/** Reads and checks a TOML file. Throws `ConfigError`. */
-export function loadConfig(file: string): Config {
+/** Reads a TOML file without judging what is in it. Throws `ConfigError`, which never quotes the file: there may be passwords in it. */
+export function readToml(file: string): unknown {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
   } catch (error) {
     throw new ConfigError(`can't read ${file}: ${(error as Error).message}`, { cause: error });
   }
-  let parsed: unknown;
   try {
-    parsed = parse(text);
+    return parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     throw new ConfigError(
@@ -45,5 +46,9 @@ export function loadConfig(file: string): Config {
       },
     );
   }
-  return checkConfig(parsed as ConfigInput, file);
+}
+
+/** Reads and checks a TOML file. Throws `ConfigError`. */
+export function loadConfig(file: string): Config {
+  return checkConfig(readToml(file) as ConfigInput, file);
 }

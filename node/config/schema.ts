@@ -2,9 +2,18 @@
  * The local file of one node: where its store is, what it listens on, and what is this machine's own. Everything is checked before anything starts;
  * every limit has its unit in its name and a default here.
  */
+import { isIPv4, isIPv6 } from 'node:net';
 import { z } from 'zod';
 
 const port = z.int().min(0).max(65_535);
+
+/** `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`. */
+function isServerAddress(text: string): boolean {
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([\d.]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  if (bracketed === undefined && plain === undefined) return isIPv6(text);
+  const isAddress = bracketed === undefined ? isIPv4(plain!) : isIPv6(bracketed);
+  return isAddress && (digits === undefined || (Number(digits) > 0 && Number(digits) <= 65_535));
+}
 
 export const listenerProtocols = ['smtp', 'submission', 'lmtp', 'imap', 'http'] as const;
 
@@ -51,6 +60,8 @@ export const configSchema = z.strictObject({
       maxRecipients: z.int().min(1).max(10_000).default(1_000),
       /** An authenticated user may only send as one of their own addresses (FEATURES A5). */
       mustMatchSender: z.boolean().default(true),
+      /** The same for the addresses in the From field; off, because people do send for others. */
+      mustMatchFromField: z.boolean().default(false),
       /** What happens to a message with a bare CR or LF in DATA (FEATURES A2). */
       bareLineEnds: z.enum(['refuse', 'normalise']).default('refuse'),
       commandTimeoutSeconds: z.number().positive().default(300),
@@ -69,7 +80,7 @@ export const configSchema = z.strictObject({
       /** Port of other domains' mail exchangers. */
       port: port.default(25),
       /** `host:port` of DNS servers; without them the machine's own. */
-      dnsServers: z.array(z.string()).default([]),
+      dnsServers: z.array(z.string().refine(isServerAddress, 'an IP address, with :port if it is not 53')).default([]),
       relay: z
         .strictObject({
           host: z.string(),

@@ -5,9 +5,8 @@
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import { summarizeWithin } from '../../protocols/message/index.js';
 import { BlobMissing, type BlobStore, type PreparedBlob } from '../../store/blobs/contract.js';
-import { LargeBlob } from '../../store/blobs/prepared.js';
 import type { Directory } from '../../store/directory/contract.js';
-import type { KvStore, KvTransaction } from '../../store/kv/contract.js';
+import { KvError, type KvStore, type KvTransaction } from '../../store/kv/contract.js';
 import { type ChangeNotice, MailError, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
 import type { ClaimedDestination, Queue, SaveOutcome } from '../../store/queue/index.js';
 import { type AccountDelivery, findRoutes, type Routes } from './local-routes.js';
@@ -59,7 +58,7 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
   const writeToMailbox = createMailboxWriter({ ...d, gate: d.mail.gate });
   const finder = createMailboxFinder(d.mail);
 
-  /** One transaction for what `routes` holds; when a mailbox refuses, each recipient alone. `keepClaim`: others follow. */
+  /** One transaction for what `routes` holds; when a mailbox refuses or it is too much for one, each recipient alone. `keepClaim`: others follow. */
   async function deliverRoutes(delivery: Delivery, routes: Routes, keepClaim: boolean, isSecondTry = false): Promise<void> {
     const { claimed, job } = delivery;
     const { addresses } = routes;
@@ -69,9 +68,10 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
       else await settleRoutes(d, delivery, routes, keepClaim);
     } catch (error) {
       for (const { abort } of routes.expansions) await abort().catch(() => {});
-      if (!(error instanceof MailError)) throw error;
+      const isTooLarge = error instanceof KvError && error.code === 'too-large' && addresses.length > 1;
+      if (!(error instanceof MailError) && !isTooLarge) throw error;
       for (const { accountId } of routes.accounts) finder.forget(accountId);
-      if (addresses.length === 1) {
+      if (error instanceof MailError && addresses.length === 1) {
         // The mailbox was removed since it was found: look again, INBOX is always there.
         const mayTryAgain = error.code === 'no-mailbox' && !isSecondTry;
         if (!mayTryAgain) return refused(d, delivery, addresses[0]!, keepClaim, error);
@@ -110,7 +110,8 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
     } catch (error) {
       if (!(error instanceof BlobMissing)) throw error;
       d.logger.error({ queueId: claimed.message.id, blobId: claimed.message.blobId }, 'content of a queued message is missing');
-      const verdicts = addresses.map((address) => ({ address, verdict: 'failed' as const, reply: lostContent }));
+      const pending = claimed.destination.recipients.filter(isPending);
+      const verdicts = pending.map(({ address }) => ({ address, verdict: 'failed' as const, reply: lostContent }));
       await d.settle({ claimed, verdicts, kind: 'local' });
     }
   };
@@ -182,16 +183,9 @@ function contentOf(d: LocalDeliveryDependencies, { claimed, fresh }: DeliveryJob
     const { own, inReplyTo, references } = summary.messageIds;
     const messageIds = [...inReplyTo, ...references];
     if (own !== undefined) messageIds.unshift(own);
-    return { blob: fresh?.blob ?? storedBlob(blobId, sizeBytes), summary: encoded, messageIds };
+    return { blob: fresh?.blob ?? d.blobs.stored({ id: blobId, sizeBytes }), summary: encoded, messageIds };
   };
   return () => (loading ??= load());
-}
-
-const noUpload = Buffer.alloc(16);
-
-/** A blob that the queue's own link keeps in the store: its bytes need not be hashed and handed over again. */
-function storedBlob(id: string, sizeBytes: number): PreparedBlob {
-  return new LargeBlob(id, sizeBytes, noUpload, 1);
 }
 
 function logDelivered(

@@ -71,9 +71,10 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
     idleMs: settings.idleConnectionSeconds * 1000,
   });
 
-  async function attemptAll(claimed: ClaimedDestination, signal: AbortSignal): Promise<void> {
+  /** `signal` ends conversations; only `stopping` ends the saving: what a peer has answered stays true when the time is over. */
+  async function attemptAll(claimed: ClaimedDestination, signal: AbortSignal, stopping: AbortSignal): Promise<void> {
     const save = (verdicts: RecipientVerdict[], keepClaim: boolean) =>
-      untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote', keepClaim }), signal);
+      untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote', keepClaim }), stopping);
     const pending = claimed.destination.recipients.filter(isPending);
     const route = await findRoute(d, claimed.destination.domain);
     if (route.kind !== 'hosts') {
@@ -101,14 +102,18 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
 
   return {
     async deliver({ claimed }, signal) {
-      const timeUp = new AbortController();
-      const timer = d.clock.setTimer(settings.maxRemoteDeliverySeconds * 1000, () => timeUp.abort(new DeliveryTimeout()), {
+      // Not AbortSignal.any: what it hangs on a signal as long-lived as `signal` is never taken off again.
+      const ending = new AbortController();
+      const stop = () => ending.abort(signal.reason);
+      if (signal.aborted) stop();
+      signal.addEventListener('abort', stop, { once: true });
+      const timer = d.clock.setTimer(settings.maxRemoteDeliverySeconds * 1000, () => ending.abort(new DeliveryTimeout()), {
         background: true,
       });
       try {
-        await attemptAll(claimed, AbortSignal.any([signal, timeUp.signal]));
+        await attemptAll(claimed, ending.signal, signal);
       } catch (error) {
-        const isTimeUp = timeUp.signal.aborted && !signal.aborted && !(error instanceof ClaimLost);
+        const isTimeUp = ending.signal.aborted && !signal.aborted && !(error instanceof ClaimLost);
         if (!isTimeUp && !(error instanceof BlobMissing)) throw error;
         if (!isTimeUp) d.logger.error({ queueId: claimed.message.id, err: error }, 'content of a queued message is missing');
         const pending = claimed.destination.recipients.filter(isPending);
@@ -116,6 +121,7 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
         await untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote' }), signal);
       } finally {
         timer.cancel();
+        signal.removeEventListener('abort', stop);
       }
     },
     close: () => pool.close(),

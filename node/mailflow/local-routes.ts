@@ -49,21 +49,36 @@ export async function findRoutes(
   addresses: readonly string[],
 ): Promise<Routes> {
   const routes: Routes = { addresses: [], verdicts: [], accounts: [], expansions: [] };
-  for (const address of addresses) {
-    if (routes.accounts.length + routes.expansions.length >= maxAccountsPerTransaction) break;
-    routes.addresses.push(address);
-    const resolution = await resolveLocal(d, address);
-    if (resolution.kind === 'local' && needsExpansion(resolution)) {
-      await routeList(d, job, address, resolution, routes);
-    } else if (resolution.kind === 'local' && resolution.targets.length > 0) {
-      for (const target of resolution.targets) await addTarget(d, finder, routes.accounts, target);
-      routes.verdicts.push({ address, verdict: 'delivered', reply: delivered });
-    } else {
-      const reply = resolution.kind === 'disabled' ? disabledMailbox : noMailbox;
-      routes.verdicts.push({ address, verdict: 'failed', reply });
+  try {
+    for (const address of addresses) {
+      if (routes.accounts.length + routes.expansions.length >= maxAccountsPerTransaction) break;
+      routes.addresses.push(address);
+      await addRoute(d, finder, job, address, routes);
     }
+  } catch (error) {
+    for (const { abort } of routes.expansions) await abort().catch(() => {});
+    throw error;
   }
   return routes;
+}
+
+async function addRoute(
+  d: RouteDependencies,
+  finder: MailboxFinder,
+  job: DeliveryJob,
+  address: string,
+  routes: Routes,
+): Promise<void> {
+  const resolution = await resolveLocal(d, address);
+  if (resolution.kind === 'local' && needsExpansion(resolution)) {
+    await routeList(d, job, address, resolution, routes);
+  } else if (resolution.kind === 'local' && resolution.targets.length > 0) {
+    for (const target of resolution.targets) await addTarget(d, finder, routes.accounts, target);
+    routes.verdicts.push({ address, verdict: 'delivered', reply: delivered });
+  } else {
+    const reply = resolution.kind === 'disabled' ? disabledMailbox : noMailbox;
+    routes.verdicts.push({ address, verdict: 'failed', reply });
+  }
 }
 
 /** RFC 5321 4.5.1: the postmaster of a local domain always exists. */

@@ -266,7 +266,7 @@ describe('submission', () => {
   const password = 'correct horse battery';
 
   it('asks for authentication and for a sender that is the user’s own', async () => {
-    const node = await openNode();
+    const node = await openNode({ settings: { fromFieldMustMatch: true } });
     await node.account('alice@example.test', { password });
     const bob = await node.account('bob@example.test');
     const { port } = await node.listen('submission');
@@ -292,6 +292,20 @@ describe('submission', () => {
     expect(message).toMatch(/with ESMTPSA id [0-9a-v]{20}\r\n/);
     expect(message).toMatch(/\r\nDate: [^\r\n]+\r\nMessage-ID: <[0-9a-v]{20}@mx\.example\.test>\r\nFrom: Alice\r\n/);
     expect(message!.endsWith(text)).toBe(true);
+  });
+});
+
+describe('the From field', () => {
+  it('is the user’s own business unless a setting says otherwise', async () => {
+    const node = await openNode();
+    await node.account('alice@example.test', { password });
+    await node.account('bob@example.test');
+    const { port } = await node.listen('submission');
+    const auth = { login: 'alice@example.test', password };
+    const text = 'From: <bob@example.test>\r\nSubject: x\r\n\r\nx\r\n';
+    const replies = await post(port, { from: 'alice@example.test', to: 'bob@example.test', auth, text });
+    expect(replies[0]).toMatchObject({ code: 250 });
+    await node.settled();
   });
 });
 

@@ -50,7 +50,8 @@ export function createMailboxWriter({ kv, queue, mail, gate }: MailboxWriterDepe
     { claimed, message, quotaLimitBytes, verdicts, nowMs, nextDueAtSeconds }: MailboxDelivery,
     current: Destination,
   ): Promise<Outcome<SaveOutcome>> {
-    if (writer && isOpen(current, verdicts)) {
+    const isLinkedElsewhere = writer !== undefined && isOpen(current, verdicts);
+    if (isLinkedElsewhere) {
       try {
         await writer.insertMessage(message, { quotaLimitBytes });
       } catch (error) {
@@ -59,7 +60,9 @@ export function createMailboxWriter({ kv, queue, mail, gate }: MailboxWriterDepe
       }
     }
     const results = verdicts.map(({ address, reply }) => ({ address, status: 'delivered' as const, lastReply: reply }));
-    return { value: await queue.save(tx, claimed, { results, current, nextDueAtSeconds, attempted: { atMs: nowMs } }) };
+    return {
+      value: await queue.save(tx, claimed, { results, current, nextDueAtSeconds, attempted: { atMs: nowMs }, isLinkedElsewhere }),
+    };
   }
 
   async function run(accountId: string, items: MailboxDelivery[]): Promise<Outcome<SaveOutcome>[]> {

@@ -15,8 +15,10 @@ export interface MailflowSettings {
   hostname: string;
   /** Receives mail for `<postmaster>`, what comes back from lists, and `postmaster@` of every local domain where nobody else has it. */
   postmasterAddress: string;
-  /** An authenticated user may only send as an address that is theirs, in MAIL FROM and in the From field. */
+  /** The MAIL FROM of an authenticated user must be an address that is theirs. */
   senderMustMatch: boolean;
+  /** So must all addresses in the From field. */
+  fromFieldMustMatch: boolean;
   /** The answer at RCPT for a mailbox that is full: `temporary` 452 4.2.2, `permanent` 552 5.2.2. */
   fullMailboxReply: 'temporary' | 'permanent';
   maxRecipientsPerMessage: number;
@@ -53,6 +55,7 @@ export function defaultMailflowSettings(hostname: string, postmasterAddress = `p
     hostname,
     postmasterAddress,
     senderMustMatch: true,
+    fromFieldMustMatch: false,
     fullMailboxReply: 'temporary',
     maxRecipientsPerMessage: 10_000,
     maxReceivedFields: 50,

@@ -3,7 +3,7 @@
  * and local delivery for everything but the plain insert into a mailbox.
  */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
-import { BlobMissing, type BlobStore, type PreparedBlob } from '../../store/blobs/contract.js';
+import { BlobCorrupt, BlobMissing, type BlobStore, maxPreparedBytes, type PreparedBlob } from '../../store/blobs/index.js';
 import type { Directory } from '../../store/directory/contract.js';
 import { KvError, type KvStore, type KvTransaction } from '../../store/kv/contract.js';
 import type {
@@ -51,6 +51,9 @@ export interface SettleInput {
   alongside?: (tx: KvTransaction) => Promise<void>;
 }
 
+/** A report is prepared in memory: whatever is set, the rest of it (two lines per recipient) must fit beside what it returns. */
+const maxReportedBytes = maxPreparedBytes - 1_048_576;
+
 interface PlannedReport {
   message: NewQueueMessage;
   kind: ReportKind;
@@ -96,6 +99,7 @@ export function createSettle(dependencies: SettleDependencies): Settle {
       },
       { label: 'settle' },
     );
+    noteResults(claimed, plan.results);
     announce(dependencies, input, plan, outcome);
     for (const { address, verdict, reply } of input.verdicts) {
       attemptsTotal.inc({ kind, result: verdict });
@@ -103,6 +107,17 @@ export function createSettle(dependencies: SettleDependencies): Settle {
     }
     return outcome;
   };
+}
+
+/** What is saved is known to the claim's next attempt, too: a delivery that begins anew must not serve anybody twice. */
+function noteResults({ destination }: ClaimedDestination, results: Plan['results']): void {
+  const byAddress = new Map(results.map((result) => [result.address, result]));
+  for (const recipient of destination.recipients) {
+    const result = byAddress.get(recipient.address);
+    if (!result || !isPending(recipient)) continue;
+    recipient.status = result.status;
+    if (result.isDelayNotified) recipient.isDelayNotified = true;
+  }
 }
 
 /** Everything that follows from the verdicts, decided before the transaction; inside it only the claim is asserted. */
@@ -151,7 +166,7 @@ async function planReport(
   const id = queue.newId();
   const returned = await returnedBytes(d, message, kind).catch((error: unknown) => {
     // The loss itself is reported by whoever needed the bytes; the sender must still be told.
-    if (error instanceof BlobMissing) return { bytes: Buffer.alloc(0), isHeaderOnly: true };
+    if (error instanceof BlobMissing || error instanceof BlobCorrupt) return { bytes: Buffer.alloc(0), isHeaderOnly: true };
     throw error;
   });
   const report = buildReport({ kind, hostname: settings.hostname, message, recipients, returned, nowMs, id });
@@ -180,11 +195,12 @@ async function planReport(
 async function returnedBytes(d: SettleDependencies, message: QueueMessage, kind: ReportKind) {
   const { maxReturnedBytes, maxHeaderBytes } = d.settings;
   const start = message.relayOffsetBytes;
-  const isWhole = kind === 'failed' && message.ret !== 'HDRS' && message.sizeBytes - start <= maxReturnedBytes;
+  const isWhole =
+    kind === 'failed' && message.ret !== 'HDRS' && message.sizeBytes - start <= Math.min(maxReturnedBytes, maxReportedBytes);
   if (isWhole && message.body !== 'BINARYMIME') {
     return { bytes: await d.blobs.read(message.blobId, { start }), isHeaderOnly: false };
   }
-  const end = Math.min(message.sizeBytes, start + Math.min(maxHeaderBytes, maxReturnedBytes));
+  const end = Math.min(message.sizeBytes, start + Math.min(maxHeaderBytes, maxReturnedBytes, maxReportedBytes));
   const front = await d.blobs.read(message.blobId, { start, end });
   const emptyLine = front.indexOf('\r\n\r\n');
   const header = emptyLine < 0 ? front.subarray(0, front.lastIndexOf('\r\n') + 2) : front.subarray(0, emptyLine + 2);

@@ -155,7 +155,7 @@ export class QueueingSink implements MessageSink {
   async #fromFieldProblem(): Promise<Reply | undefined> {
     const { mode, principal } = this.#session;
     const { settings, directory } = this.#d;
-    if (mode !== 'submission' || !settings.senderMustMatch || !principal || this.#fromField === undefined) return undefined;
+    if (mode !== 'submission' || !settings.fromFieldMustMatch || !principal || this.#fromField === undefined) return undefined;
     for (const { local, domain } of mailboxesOf(parseAddressList(rawToUnicode(this.#fromField), 32))) {
       if (!(await directory.maySendAs(principal.accountId, `${local}@${domain}`))) return replies.fromNotYours;
     }

@@ -14,8 +14,10 @@ export interface LaneLimits {
   maxLocalDeliveries: number;
   maxRemoteDeliveries: number;
   maxDeliveriesPerDomain: number;
-  /** Of messages that are being delivered; a single larger one runs alone. */
+  /** Of messages that are being delivered, local and remote counted apart: neither waits for the other. A single larger one runs alone. */
   maxInFlightBytes: number;
+  /** Of content that waiting local deliveries keep in memory since it was accepted; beyond it, it is read from the store again. */
+  maxFreshBytes: number;
 }
 
 export interface LaneDependencies {
@@ -35,6 +37,8 @@ interface Entry {
   ref: string;
   job: DeliveryJob;
   costBytes: number;
+  /** Of `job.fresh`. */
+  freshBytes: number;
   lane: Lane;
   backoff?: Backoff;
 }
@@ -54,6 +58,8 @@ export function refOf({ queueId, domain, part }: { queueId: string; domain: stri
   return `${queueId}/${domain}/${part}`;
 }
 
+const kindOf = ({ lane }: Entry): 'local' | 'remote' => (lane.domain === undefined ? 'local' : 'remote');
+
 export class DeliveryLanes {
   readonly #d: LaneDependencies;
   /** Everything that is here: waiting, running, or waiting out a backoff. */
@@ -64,8 +70,10 @@ export class DeliveryLanes {
   readonly #remote = new Map<string, Lane>();
   /** Domains that have something waiting and room to run it, in turn. */
   readonly #ready = new Fifo<Lane>();
+  #remoteKnown = 0;
   #remoteRunning = 0;
-  #inFlightBytes = 0;
+  readonly #inFlightBytes = { local: 0, remote: 0 };
+  #freshBytes = 0;
   #isClosed = false;
   readonly #abort = new AbortController();
   #idleListeners: (() => void)[] = [];
@@ -76,6 +84,11 @@ export class DeliveryLanes {
 
   get size(): number {
     return this.#known.size;
+  }
+
+  /** Of these, remote ones. */
+  get remoteSize(): number {
+    return this.#remoteKnown;
   }
 
   get running(): number {
@@ -93,8 +106,13 @@ export class DeliveryLanes {
     if (this.#known.has(ref)) return;
     const lane = destination.isLocal ? this.#local : this.#laneOf(destination.domain);
     const costBytes = destination.isLocal ? message.sizeBytes : streamingBytes;
-    const entry: Entry = { ref, job, costBytes, lane };
+    const freshBytes = job.fresh?.bytes.length ?? 0;
+    const entry: Entry = { ref, job, costBytes, freshBytes, lane };
+    this.#freshBytes += freshBytes;
+    // Remote deliveries stream from the store in any case, and may wait for hours.
+    if (freshBytes > 0 && (!destination.isLocal || this.#freshBytes > this.#d.limits.maxFreshBytes)) this.#dropFresh(entry);
     this.#known.set(ref, entry);
+    if (!destination.isLocal) this.#remoteKnown++;
     this.#enlist(entry);
   }
 
@@ -119,7 +137,7 @@ export class DeliveryLanes {
   takeWaiting(): ClaimedDestination[] {
     this.#isClosed = true;
     const entries = [...this.#known.values()].filter((entry) => !this.#running.has(entry));
-    for (const entry of entries) this.#known.delete(entry.ref);
+    for (const entry of entries) this.#forget(entry);
     this.#parked.clear();
     this.#local.waiting.clear();
     this.#ready.clear();
@@ -141,7 +159,20 @@ export class DeliveryLanes {
 
   #fits(entry: Entry | undefined): boolean {
     if (!entry) return false;
-    return this.#inFlightBytes === 0 || this.#inFlightBytes + entry.costBytes <= this.#d.limits.maxInFlightBytes;
+    const inFlightBytes = this.#inFlightBytes[kindOf(entry)];
+    return inFlightBytes === 0 || inFlightBytes + entry.costBytes <= this.#d.limits.maxInFlightBytes;
+  }
+
+  #dropFresh(entry: Entry): void {
+    this.#freshBytes -= entry.freshBytes;
+    entry.freshBytes = 0;
+    entry.job = { claimed: entry.job.claimed };
+  }
+
+  #forget(entry: Entry): void {
+    if (!this.#known.delete(entry.ref)) return;
+    if (kindOf(entry) === 'remote') this.#remoteKnown--;
+    this.#freshBytes -= entry.freshBytes;
   }
 
   #laneOf(domain: string): Lane {
@@ -165,12 +196,12 @@ export class DeliveryLanes {
     const isRemote = entry.lane.domain !== undefined;
     entry.lane.running++;
     if (isRemote) this.#remoteRunning++;
-    this.#inFlightBytes += entry.costBytes;
+    this.#inFlightBytes[kindOf(entry)] += entry.costBytes;
     this.#running.add(entry);
     void this.#run(entry).then((isDone) => {
       entry.lane.running--;
       if (isRemote) this.#remoteRunning--;
-      this.#inFlightBytes -= entry.costBytes;
+      this.#inFlightBytes[kindOf(entry)] -= entry.costBytes;
       this.#running.delete(entry);
       if (isDone) this.#leave(entry);
       else this.#park(entry);
@@ -186,12 +217,13 @@ export class DeliveryLanes {
   }
 
   #leave(entry: Entry): void {
-    this.#known.delete(entry.ref);
+    this.#forget(entry);
     this.#d.onDone();
   }
 
   /** Waits out a backoff, then stands in line again. */
   #park(entry: Entry): void {
+    if (entry.freshBytes > 0) this.#dropFresh(entry);
     if (this.#isClosed) return;
     entry.backoff ??= createBackoff(this.#d.random);
     this.#parked.add(entry);

@@ -8,6 +8,7 @@ import type { BlobStore } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
 import type { OpenMailStore } from '../../store/mail/index.js';
 import type { Queue } from '../../store/queue/index.js';
+import { isStoreTrouble } from '../mailflow/settle.js';
 
 /** `kind`: blob, byte. */
 const purgedTotal = counter('starling_purged_total', 'What the purge has removed.', ['kind']);
@@ -73,16 +74,26 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
     }
   }
 
+  async function purgeAccount(id: string): Promise<void> {
+    await mail.resumeRemovals(id);
+    const { modseq } = await mail.usage(id);
+    const upTo = modseq - settings.keptModseqs;
+    // A tenth at a time, so that an idle account costs one read.
+    if (upTo <= 0 || upTo - (truncatedTo.get(id) ?? 0) < settings.keptModseqs / 10) return;
+    await mail.truncateLog(id, upTo);
+    truncatedTo.set(id, upTo);
+  }
+
   async function purgeAccounts(): Promise<void> {
     for (const { id } of await directory.principals('account')) {
       if (stopping.signal.aborted) return;
-      await mail.resumeRemovals(id);
-      const { modseq } = await mail.usage(id);
-      const upTo = modseq - settings.keptModseqs;
-      // A tenth at a time, so that an idle account costs one read.
-      if (upTo <= 0 || upTo - (truncatedTo.get(id) ?? 0) < settings.keptModseqs / 10) continue;
-      await mail.truncateLog(id, upTo);
-      truncatedTo.set(id, upTo);
+      try {
+        await purgeAccount(id);
+      } catch (error) {
+        // The store's own trouble ends the round; what is wrong with one account must not keep the others from their turn.
+        if (isStoreTrouble(error)) throw error;
+        logger.error({ err: error, accountId: id }, 'the purge can not tidy this account');
+      }
     }
     accountsAtMs = clock.monotonicMs() + settings.accountIntervalMs;
   }

@@ -3,14 +3,17 @@
  * side. Outages of the store make it pause, never stop; a claim stays ours as long as the node lives, so nothing is given up for being slow.
  */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
-import { allShards, ClaimLost, type NodeIdentity, type Queue, shardsOf } from '../../store/queue/index.js';
+import { allShards, type ClaimedDestination, ClaimLost, type NodeIdentity, type Queue, shardsOf } from '../../store/queue/index.js';
 import { createBackoff } from '../mailflow/persist.js';
 import type { DeliveryDesk, DeliveryJob } from '../mailflow/types.js';
 import { DeliveryLanes, type LaneLimits, refOf } from './delivery-lanes.js';
 import { watchQueue } from './queue-gauges.js';
 
 export interface RunnerLimits extends LaneLimits {
-  /** Destinations that this node holds claims of at one time. */
+  /**
+   * Destinations that this node claims at one time. What it accepts itself may add as many again, so that neither a crowd of slow remote
+   * hosts nor a crowd of local mail keeps the other from being taken.
+   */
   maxClaims: number;
   /** Due entries that one look takes. */
   claimBatch: number;
@@ -29,6 +32,7 @@ export const defaultRunnerLimits: RunnerLimits = {
   maxRemoteDeliveries: 64,
   maxDeliveriesPerDomain: 10,
   maxInFlightBytes: 256 * 1024 * 1024,
+  maxFreshBytes: 32 * 1024 * 1024,
   maxClaims: 2000,
   claimBatch: 200,
   minScanGapMs: 5,
@@ -36,6 +40,9 @@ export const defaultRunnerLimits: RunnerLimits = {
   lateAfterSeconds: 30,
   adoptIntervalMs: 60_000,
 };
+
+/** Destinations that the queue claims in one transaction. */
+const claimsPerTransaction = 50;
 
 export interface QueueRunnerDependencies {
   queue: Queue;
@@ -107,6 +114,8 @@ class Runner implements QueueRunner {
   #isWoken = false;
   /** The last look stopped because this node held enough. */
   #isHungry = false;
+  /** Where the next look begins among the shards: what one look can take may not reach the last ones. */
+  #firstShard = 0;
   #lateLookAtMs = Number.NEGATIVE_INFINITY;
   #adoptAtMs: number;
   /** Claims in the store that nobody here knew at the last comparison, with their epochs. */
@@ -152,12 +161,19 @@ class Runner implements QueueRunner {
   }
 
   hasRoom(_sizeBytes: number): boolean {
-    return this.#state === 'running' && this.#lanes.size < this.#limits.maxClaims;
+    const localSize = this.#lanes.size - this.#lanes.remoteSize;
+    return this.#state === 'running' && localSize < this.#limits.maxClaims;
   }
 
   take(jobs: readonly DeliveryJob[]): void {
-    for (const job of jobs) this.#lanes.add(job);
+    const tooMany: ClaimedDestination[] = [];
+    for (const job of jobs) {
+      const { destination } = job.claimed;
+      if (destination.isLocal || this.#lanes.remoteSize < this.#limits.maxClaims) this.#lanes.add(job);
+      else if (!this.#lanes.has(refOf(destination))) tooMany.push(job.claimed);
+    }
     this.#lanes.pump();
+    if (tooMany.length > 0) void this.#handBack(tooMany);
   }
 
   async drain(deadlineMs: number): Promise<void> {
@@ -166,8 +182,7 @@ class Runner implements QueueRunner {
     const { clock, queue, logger } = this.#d;
     await this.#endLoop();
     const waiting = this.#lanes.takeWaiting();
-    const nowSeconds = Math.floor(clock.nowMs() / 1000);
-    await this.#best('claims not handed back', () => queue.release(waiting, nowSeconds));
+    await this.#handBack(waiting);
     await this.#until(deadlineMs, this.#lanes.idle());
     const unfinished = this.#lanes.running;
     this.#lanes.abort();
@@ -189,8 +204,17 @@ class Runner implements QueueRunner {
     this.#lanes.takeWaiting();
   }
 
-  async #endLoop(): Promise<void> {
+  #handBack(claimed: readonly ClaimedDestination[]): Promise<void> {
+    const { queue, clock } = this.#d;
+    return this.#best('claims not handed back', () => queue.release(claimed, Math.floor(clock.nowMs() / 1000)));
+  }
+
+  #leaveQueue(): void {
     for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
+  }
+
+  async #endLoop(): Promise<void> {
+    this.#leaveQueue();
     this.#stopping.abort(new Error('the queue runner is stopping'));
     this.wake();
     await this.#loop;
@@ -225,6 +249,7 @@ class Runner implements QueueRunner {
         if (error instanceof ClaimLost) {
           logger.error({ err: error }, 'this node has been fenced: it works on nothing any more');
           this.#state = 'stopped';
+          this.#leaveQueue();
           this.#lanes.abort();
           this.#lanes.takeWaiting();
           this.#d.onFenced?.();
@@ -263,7 +288,7 @@ class Runner implements QueueRunner {
     const nowSeconds = Math.floor(clock.nowMs() / 1000);
     const live = members?.() ?? [this.node.nodeId];
     const own = live.length > 1 ? shardsOf(this.node.nodeId, live) : allShards;
-    const { entries, nextDueAtSeconds } = await queue.due(own, nowSeconds, Math.min(room, claimBatch));
+    const { entries, nextDueAtSeconds } = await queue.due(this.#rotated(own), nowSeconds, Math.min(room, claimBatch));
     if (own.length < allShards.length) entries.push(...(await this.#lateEntries(own, nowSeconds)));
     const won = await this.#claim(entries);
     const mayHaveMore = nextDueAtSeconds !== undefined && nextDueAtSeconds <= nowSeconds;
@@ -274,6 +299,12 @@ class Runner implements QueueRunner {
     return Math.min(scanIntervalMs, Math.max(untilNextMs, 50));
   }
 
+  /** The shards in turn: each is first once in as many looks as there are. */
+  #rotated(shards: readonly number[]): number[] {
+    const at = this.#firstShard++ % Math.max(shards.length, 1);
+    return [...shards.slice(at), ...shards.slice(0, at)];
+  }
+
   /** Others' shards, when their owner seems not to look at them. */
   async #lateEntries(own: readonly number[], nowSeconds: number) {
     const { clock, queue } = this.#d;
@@ -281,15 +312,19 @@ class Runner implements QueueRunner {
     if (clock.monotonicMs() < this.#lateLookAtMs) return [];
     this.#lateLookAtMs = clock.monotonicMs() + (lateAfterSeconds * 1000) / 2;
     const others = allShards.filter((shard) => !own.includes(shard));
-    return (await queue.due(others, nowSeconds - lateAfterSeconds, claimBatch)).entries;
+    return (await queue.due(this.#rotated(others), nowSeconds - lateAfterSeconds, claimBatch)).entries;
   }
 
   async #claim(entries: Awaited<ReturnType<Queue['due']>>['entries']): Promise<number> {
     const unknown = entries.filter((entry) => !this.#lanes.has(refOf(entry)));
-    if (unknown.length === 0) return 0;
-    const claimed = await this.#d.queue.claim(this.node, unknown);
-    this.take(claimed.map((one) => ({ claimed: one })));
-    return claimed.length;
+    let won = 0;
+    // A transaction's worth at a time: what was won is in hand even when the next one fails.
+    for (let at = 0; at < unknown.length; at += claimsPerTransaction) {
+      const claimed = await this.#d.queue.claim(this.node, unknown.slice(at, at + claimsPerTransaction));
+      this.take(claimed.map((one) => ({ claimed: one })));
+      won += claimed.length;
+    }
+    return won;
   }
 
   /**

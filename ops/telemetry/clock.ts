@@ -55,8 +55,25 @@ export const systemClock: Clock = {
   sleep: (delayMs, signal) => sleepOn(systemClock, delayMs, signal),
 };
 
+// The kernel is asked for a few kilobytes at a time: ids and salts are small, and each of them is handed out once.
+const poolBytes = 4_096;
+let pool = Buffer.alloc(0);
+let poolUsed = 0;
+
+function pooledBytes(length: number): Buffer {
+  if (length > poolBytes / 4) return randomBytes(length);
+  if (poolUsed + length > pool.length) {
+    pool = randomBytes(poolBytes);
+    poolUsed = 0;
+  }
+  const bytes = Buffer.from(pool.subarray(poolUsed, poolUsed + length));
+  pool.fill(0, poolUsed, poolUsed + length);
+  poolUsed += length;
+  return bytes;
+}
+
 /** The machine's own randomness. */
 export const systemRandom: Random = {
   float: () => Math.random(),
-  bytes: (length) => randomBytes(length),
+  bytes: pooledBytes,
 };

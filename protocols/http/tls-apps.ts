@@ -55,7 +55,7 @@ export class TlsApps {
     this.#certificates = certificates;
     const kept = before.every((certificate, index) => same(certificate, certificates[index]));
     if (kept) {
-      for (const certificate of certificates.slice(before.length)) this.#addNames(this.#current, certificate);
+      if (certificates.length > 1) for (const certificate of certificates) this.#addNames(this.#current, certificate);
       return;
     }
     const previous = this.#current;
@@ -87,10 +87,15 @@ export class TlsApps {
     app.filter(onConnection);
     // Must come before the first `domain`: there is no way back to the default router.
     this.#register(app, (host) => isNamed(main.names, host) || isAddressOrLocal(host));
-    for (const certificate of certificates) this.#addNames(generation, certificate);
+    // A certificate that is alone is the default for all names: naming it would only make the engine chatter on standard output.
+    if (certificates.length > 1) for (const certificate of certificates) this.#addNames(generation, certificate);
     app.missingServerName((serverName) => {
+      if (isNamed(main.names, serverName.toLowerCase())) return;
       const found = this.handlers.missing?.(serverName);
-      if (found) this.#addNames(generation, found);
+      if (!found) return;
+      // From now on there are others beside the main one, whose names must not fall to a wildcard of theirs.
+      this.#addNames(generation, main);
+      this.#addNames(generation, found);
     });
     return generation;
   }

@@ -1,8 +1,9 @@
 /** Sessions and their stores: failures, what is acknowledged, texts that are searched. */
 import { afterEach, describe, expect, it } from 'vitest';
+import { BlobCorrupt, BlobMissing } from '../../store/blobs/contract.js';
 import { openMemoryStore } from '../../store/kv/index.js';
 import { TestClient } from './testing/client.js';
-import { startTestServer, type TestServer, type TestServerOptions } from './testing/server.js';
+import { accountIdOf, startTestServer, type TestServer, type TestServerOptions } from './testing/server.js';
 
 let server: TestServer;
 
@@ -67,6 +68,27 @@ describe('what is done stays done', () => {
     expect(await client.ok('NOOP')).toEqual(['* 2 EXISTS']);
   });
 
+  it('gives the other messages where the bytes of one are gone', async () => {
+    await start();
+    for (const text of ['one', 'two', 'three']) await server.deliver('alice', 'INBOX', message(text));
+    const id = accountIdOf('alice');
+    const inbox = (await server.mail.mailboxByPath(id, ['INBOX']))!.mailbox.id;
+    const [, second] = await server.mail.entries(id, inbox);
+    const [lost] = await server.mail.messages(id, [second!.emailId]);
+    const { read } = server.blobs;
+    let loss: (blobId: string) => Error;
+    server.blobs.read = (blobId, range) =>
+      blobId === lost!.blobId ? Promise.reject(loss(blobId)) : read.call(server.blobs, blobId, range);
+    const client = await TestClient.login(server.port);
+    await client.ok('EXAMINE INBOX');
+    for (const item of ['BODY.PEEK[]', 'BODY.PEEK[TEXT]', '(BODY.PEEK[HEADER] BODY.PEEK[1])']) {
+      loss = (blobId) => (item.includes('TEXT') ? new BlobCorrupt(blobId, 'a test') : new BlobMissing(blobId));
+      const lines = await client.ok(`UID FETCH 1:* ${item}`);
+      expect(lines.map((line) => /UID \d+/.exec(line)![0])).toEqual(['UID 1', 'UID 3']);
+      expect((await client.command(`FETCH 1:* ${item}`)).at(-1)).toMatch(/NO \[EXPUNGEISSUED\]/);
+    }
+  });
+
   it('appends all messages of a MULTIAPPEND or none, and leaves no bytes behind', async () => {
     await start();
     const client = await TestClient.login(server.port);
@@ -95,6 +117,15 @@ describe('what is done stays done', () => {
     expect(aborted).toHaveLength(2);
   });
 
+  it('appends with \\Deleted in one transaction', async () => {
+    await start();
+    const client = await TestClient.login(server.port);
+    const before = await server.mail.usage(accountIdOf('alice'));
+    await client.ok('APPEND INBOX (\\Deleted) {5+}\r\nhello (\\Seen) {5+}\r\nhello');
+    expect(await server.mail.usage(accountIdOf('alice'))).toMatchObject({ modseq: before.modseq + 1, messages: 2 });
+    expect(await client.ok('STATUS INBOX (MESSAGES UNSEEN DELETED)')).toEqual(['* STATUS INBOX (MESSAGES 2 UNSEEN 1 DELETED 1)']);
+  });
+
   it('lets APPENDs wait for one another above the limit of bytes in flight', async () => {
     await start({ limits: { maxAppendBytesInFlight: 10 } });
     const first = await TestClient.login(server.port);
@@ -113,6 +144,28 @@ describe('what is done stays done', () => {
     expect(await goAhead).toMatch(/^\+/);
     second.send('12345678\r\n');
     expect(await second.line()).toMatch(/^b OK/);
+  });
+
+  it('lets nobody hold up the APPENDs of others with slow ones of their own', async () => {
+    await start({ limits: { maxAppendBytesInFlight: 100 } });
+    const slow = await Promise.all([1, 2, 3].map(() => TestClient.login(server.port)));
+    slow[0]!.send('a APPEND INBOX {20}\r\n');
+    expect(await slow[0]!.line()).toMatch(/^\+/);
+    // Both are more than a quarter together with the first.
+    for (const client of slow.slice(1)) client.send('a APPEND INBOX {60}\r\n');
+    await (await TestClient.login(server.port)).ok('NOOP');
+    const other = await TestClient.login(server.port, 'bob');
+    other.send('b APPEND INBOX {70}\r\n');
+    expect(await other.line()).toMatch(/^\+/);
+    other.send(`${'x'.repeat(70)}\r\n`);
+    expect(await other.line()).toMatch(/^b OK/);
+    slow[0]!.send(`${'x'.repeat(20)}\r\n`);
+    expect(await slow[0]!.line()).toMatch(/^a OK/);
+    for (const client of slow.slice(1)) {
+      expect(await client.line()).toMatch(/^\+/);
+      client.send(`${'x'.repeat(60)}\r\n`);
+      expect(await client.line()).toMatch(/^a OK/);
+    }
   });
 });
 

@@ -6,7 +6,7 @@ import { type ScramSettings, ScramSha256Exchange } from './scram.js';
 
 export { decodeBase64, maxSaslMessageBytes } from './base64.js';
 export type * from './contract.js';
-export { decodeUtf8, maxCredentialCharacters, prepareCredential } from './prepare.js';
+export { decodeUtf8, maxCredentialBytes, prepareCredential } from './prepare.js';
 export { deriveScramKeys, type ScramSettings } from './scram.js';
 
 /** In the order in which they are announced: the strongest first. */

@@ -20,6 +20,11 @@ export interface PreparedBlob {
   readonly sizeBytes: number;
 }
 
+export interface UnlinkOptions {
+  /** This transaction links the blob to another owner: there is nothing for the purge to look at. */
+  isLinkedElsewhere?: boolean;
+}
+
 /** Takes a stream of bytes. Up to `inlineLimitBytes` stay in memory; what is longer is compressed and written chunk by chunk as it arrives. */
 export interface BlobWriter {
   readonly sizeBytes: number;
@@ -40,6 +45,8 @@ export interface BlobStore {
   writer(): BlobWriter;
   /** Prepares bytes already in memory. Synchronous up to `inlineLimitBytes`. */
   prepare(bytes: Uint8Array): PreparedBlob;
+  /** Names a blob that is in the store already, for whoever takes prepared ones: linking it throws `BlobMissing` when it is gone. */
+  stored(info: BlobInfo): PreparedBlob;
   /**
    * Makes the prepared bytes reachable and links them to `owner`, in `tx`. Reads the head (so that it conflicts with a purge), clears a
    * tombstone, writes the bytes when they are not there. Running the body again is harmless.
@@ -48,7 +55,7 @@ export interface BlobStore {
   /** Links an existing blob to one more owner. Throws `BlobMissing` when it is gone. */
   link(tx: KvTransaction, id: BlobId, owner: BlobOwner): Promise<void>;
   /** Removes a link and marks the blob as a candidate for purging. No read, no conflict. */
-  unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner): void;
+  unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner, options?: UnlinkOptions): void;
   /** Size, or undefined when there is no such blob. */
   stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined>;
   /** The bytes `[start, end)` as one Buffer; whole blob by default. Throws `BlobMissing`. */

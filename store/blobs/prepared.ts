@@ -57,6 +57,14 @@ function encodeAll(content: Buffer, chunkBytes: number): Buffer[] {
   return chunks;
 }
 
+/** Content that is in the store already, kept there by somebody's link. */
+export class StoredBlob implements PreparedBlob {
+  constructor(
+    readonly id: BlobId,
+    readonly sizeBytes: number,
+  ) {}
+}
+
 /** Content written under `storageId` and kept by its upload record until the first link. */
 export class LargeBlob implements PreparedBlob {
   constructor(

@@ -64,12 +64,12 @@ describe('purge', () => {
     }
   });
 
-  it('leaves no candidate when one transaction unlinks first and links then', async () => {
+  it('leaves no candidate when one transaction moves a link', async () => {
     const { kv, blobs } = openBench();
     const blob = blobs.prepare(textOf(2_000));
     await linkTo(kv, blobs, blob, 'q');
     await kv.transact(async (tx) => {
-      blobs.unlink(tx, blob.id, { kind: 'queue', queueId: 'q' });
+      blobs.unlink(tx, blob.id, { kind: 'queue', queueId: 'q' }, { isLinkedElsewhere: true });
       await blobs.link(tx, blob.id, { kind: 'message', accountId: 'a', emailId: 'e' });
     });
     expect(await keyCounts(kv)).toEqual({ head: 1, link: 1 });

@@ -11,9 +11,10 @@ import {
   type BlobWriter,
   type PreparedBlob,
   type PurgeResult,
+  type UnlinkOptions,
 } from './contract.js';
 import { candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
-import { LargeBlob, SmallBlob } from './prepared.js';
+import { LargeBlob, SmallBlob, StoredBlob } from './prepared.js';
 import { BlobPurge, type PurgePass } from './purge.js';
 import { type BlobRange, readBlob, streamBlob } from './reader.js';
 import { decodeHead, decodeUpload, encodeSeconds, isTombstoned, withTombstone } from './records.js';
@@ -47,12 +48,18 @@ class KvBlobStore implements BlobStore {
     return new SmallBlob(Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   }
 
+  stored({ id, sizeBytes }: BlobInfo): PreparedBlob {
+    return new StoredBlob(id, sizeBytes);
+  }
+
   async linkPrepared(tx: KvTransaction, blob: PreparedBlob, owner: BlobOwner): Promise<void> {
     const head = await tx.get(headKey(blob.id));
     if (blob instanceof SmallBlob) {
       if (!head) tx.set(headKey(blob.id), blob.store(tx, this.#settings));
     } else if (blob instanceof LargeBlob) {
       await this.#adoptUpload(tx, blob, head);
+    } else if (blob instanceof StoredBlob) {
+      if (!head) throw new BlobMissing(blob.id);
     } else {
       throw new TypeError('this blob was not prepared by a blob store');
     }
@@ -67,8 +74,9 @@ class KvBlobStore implements BlobStore {
     this.#setLink(tx, id, owner);
   }
 
-  unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner): void {
+  unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner, options?: UnlinkOptions): void {
     tx.clear(linkKey(id, owner));
+    if (options?.isLinkedElsewhere) return;
     tx.set(candidateKey(id), encodeSeconds(nowSecondsOf(this.#settings.clock)));
   }
 
@@ -106,10 +114,10 @@ class KvBlobStore implements BlobStore {
     }
   }
 
-  /** There is a link again: no tombstone, and nothing for the purge to look at. */
+  /** There is a link again: no tombstone. */
   #keep(tx: KvTransaction, id: BlobId, head: Buffer): void {
+    // A candidate that is left is looked at once and dropped; clearing it here would cost every link a write.
     if (isTombstoned(head)) tx.set(headKey(id), withTombstone(head, 0));
-    tx.clear(candidateKey(id));
   }
 
   #setLink(tx: KvTransaction, id: BlobId, owner: BlobOwner): void {

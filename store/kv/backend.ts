@@ -19,7 +19,8 @@ export interface Attempt {
 /** What a backend must give to be a `KvStore`. */
 export interface TransactionSource {
   readonly backend: KvStore['backend'];
-  begin(atLeastVersion: bigint | undefined): Attempt | Promise<Attempt>;
+  /** `mayHaveCommitted`: what the body is told of an earlier run. */
+  begin(atLeastVersion: bigint | undefined, mayHaveCommitted: boolean): Attempt | Promise<Attempt>;
   check(): Promise<void>;
   close(): Promise<void>;
 }

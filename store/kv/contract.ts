@@ -68,6 +68,11 @@ export interface KvReads {
 export interface KvTransaction extends KvReads {
   /** Reads that add no conflict ranges; they still see this transaction's own writes. */
   readonly snapshot: KvReads;
+  /**
+   * True when an earlier run of this body may have been committed (its commit came back unknown). Only then can something be there already under an id that
+   * was made up for this transaction, so only then need a body look for it.
+   */
+  readonly mayHaveCommitted: boolean;
   set(key: Uint8Array, value: Uint8Array): void;
   clear(key: Uint8Array): void;
   clearRange(begin: Uint8Array, end: Uint8Array): void;

@@ -101,7 +101,7 @@ export class RetryingStore implements KvStore {
       let attempt: Attempt | undefined;
       let failure: KvError;
       try {
-        const begun = this.#source.begin(options?.atLeastVersion);
+        const begun = this.#source.begin(options?.atLeastVersion, mayHaveCommitted);
         attempt = begun instanceof Promise ? await begun : begun;
         return await run(attempt);
       } catch (error) {

@@ -34,7 +34,12 @@ export class BufferedTransaction implements KvTransaction, Attempt {
   #bytes = 0;
   #over = false;
 
-  constructor(backend: SnapshotBackend, clock: Clock, atLeastVersion: bigint | undefined) {
+  constructor(
+    backend: SnapshotBackend,
+    clock: Clock,
+    atLeastVersion: bigint | undefined,
+    readonly mayHaveCommitted: boolean,
+  ) {
     this.#backend = backend;
     this.#clock = clock;
     this.#atLeastVersion = atLeastVersion === undefined ? undefined : Number(atLeastVersion);

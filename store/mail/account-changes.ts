@@ -310,11 +310,12 @@ export class AccountChanges implements AccountWriter {
       this.threadsByHash.set(hash.toString('latin1'), threadId);
     }
     const { sizeBytes } = message.blob;
+    const isDeleted = message.isDeleted ?? false;
     const receivedAtMs = Math.floor(message.receivedAtMs);
     const mailboxes: Record<MailboxId, number> = {};
     for (const mailboxId of message.mailboxIds) {
       if (mailboxes[mailboxId] !== undefined) continue;
-      mailboxes[mailboxId] = this.addEntry(mailboxId, { emailId, isDeleted: false, keywords, sizeBytes, receivedAtMs });
+      mailboxes[mailboxId] = this.addEntry(mailboxId, { emailId, isDeleted, keywords, sizeBytes, receivedAtMs });
     }
     const record = { id: emailId, blobId: message.blob.id, sizeBytes, receivedAtMs, threadId, keywords, mailboxes };
     this.createMessage(record, message.summary, missing);

@@ -91,6 +91,8 @@ export interface NewMessage {
   /** A mailbox must exist; several give one message with several entries. */
   mailboxIds: readonly MailboxId[];
   keywords?: readonly string[];
+  /** Whether its entries, in all of `mailboxIds`, are \Deleted from the beginning (IMAP APPEND); default false. */
+  isDeleted?: boolean;
   receivedAtMs: number;
   /** Envelope and structure, opaque to the store (protocols/message `encodeSummary`); at most 90,000 bytes. */
   summary: Uint8Array;
@@ -153,7 +155,10 @@ export interface AccountWriter {
   readonly accountId: AccountId;
   /** The modseq that this transaction's changes get. */
   readonly modseq: number;
-  /** Throws `no-mailbox`, `over-quota` (with a limit given), `too-many`. */
+  /**
+   * Throws `no-mailbox`, `over-quota` (with a limit given), `too-many`; RangeError for a summary that is too long. Any MailError or RangeError
+   * comes before this message's first write: the transaction may go on without it. After any other error it must not be committed.
+   */
   insertMessage(message: NewMessage, options?: { quotaLimitBytes?: number }): Promise<InsertedMessage>;
   /** Writes account state and change log; call exactly once, last. No changes: writes nothing. */
   finish(): ChangeNotice | undefined;
@@ -268,7 +273,10 @@ export interface MailboxIndex {
   readonly exists: boolean;
   /** Entry of a UID, or undefined when it was expunged. */
   get(uid: number): MailboxEntry | undefined;
-  /** UIDs, ascending. Do not change. */
+  /**
+   * UIDs, ascending. Not to be changed by the caller, and never changed once given out: the next change to the mailbox makes another list, so that a
+   * holder may go on reading its own, and holders of one state share one list.
+   */
   uids(): readonly number[];
   /** Entries with a modseq above `modseq`, ascending by UID. */
   changedAfter(modseq: number): MailboxEntry[];

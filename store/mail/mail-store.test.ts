@@ -70,6 +70,24 @@ describe.each(testBackends)('mail store on %s', (backend) => {
     expect((await room.blobs.read(first!.blobId)).toString()).toBe('one');
   });
 
+  it('appends what is \\Deleted from the beginning, counted as such, under one modseq', async () => {
+    const { modseq } = await room.mail.usage(account);
+    await room.mail.append(account, [
+      newMessage(room, [inbox, archive], 'gone soon', { isDeleted: true, keywords: ['$seen'] }),
+      newMessage(room, [inbox], 'stays', { isDeleted: false }),
+    ]);
+    const entries = await room.mail.entries(account, inbox);
+    expect(entries.map((entry) => [entry.uid, entry.isDeleted, entry.modseq])).toEqual([
+      [1, true, modseq + 1],
+      [2, false, modseq + 1],
+    ]);
+    expect(await countsOf(inbox)).toMatchObject({ total: 2, unseen: 1, deleted: 1 });
+    expect(await countsOf(archive)).toMatchObject({ total: 1, unseen: 0, deleted: 1 });
+    expect(await room.mail.expunge(account, inbox, [1, 2])).toEqual([1]);
+    expect(await countsOf(inbox)).toMatchObject({ total: 1, deleted: 0 });
+    expect(await countsOf(archive)).toMatchObject({ total: 1, deleted: 1 });
+  });
+
   it('appends all or nothing', async () => {
     const before = await room.mail.usage(account);
     const two = [newMessage(room, [inbox], 'fits'), newMessage(room, [inbox], 'does not fit any more')];

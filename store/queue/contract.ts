@@ -125,6 +125,8 @@ export interface SaveInput {
   nextDueAtSeconds?: number;
   /** Keep the claim (more of this destination is still being worked on). */
   keepClaim?: boolean;
+  /** This transaction links the message's blob to another owner as well. */
+  isLinkedElsewhere?: boolean;
   attempted?: { atMs: number };
   /** What `current` or `currentAll` answered in this same run of the transaction body; spares reading it again. */
   current?: Destination;

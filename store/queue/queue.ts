@@ -75,14 +75,14 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
 
     async enqueue(tx, input, { nowSeconds, claimFor }) {
       const { blob, destinations, ...envelope } = input;
-      const [existing, guard] = await tx.getMany([
-        records.messageKey(input.id),
-        claimFor ? records.fenceKey(claimFor.nodeId) : records.receiptKey(input.id),
-      ]);
-      if (claimFor && !guard) throw new ClaimLost(`node ${claimFor.nodeId} is fenced`);
-      if (existing) return bornClaims(tx, records.decodeMessage(input.id, existing), blob.id, claimFor);
-      // An earlier run of this body was committed, and the message has been delivered meanwhile.
-      if (!claimFor && guard) return [];
+      if (claimFor && !(await tx.get(records.fenceKey(claimFor.nodeId))))
+        throw new ClaimLost(`node ${claimFor.nodeId} is fenced`);
+      if (tx.mayHaveCommitted) {
+        const [existing, receipt] = await tx.getMany([records.messageKey(input.id), records.receiptKey(input.id)]);
+        if (existing) return bornClaims(tx, records.decodeMessage(input.id, existing), blob.id, claimFor);
+        // An earlier run of this body was committed, and the message has been delivered meanwhile.
+        if (!claimFor && receipt) return [];
+      }
 
       const parts = splitIntoParts(input.id, destinations, nowSeconds);
       const message: QueueMessage = { ...envelope, blobId: blob.id, sizeBytes: blob.sizeBytes, partCount: parts.length };
@@ -353,7 +353,7 @@ async function save(
     saved.lastAttemptAtMs = input.attempted.atMs;
   }
   if (!recipients.some(({ status }) => status === 'pending')) {
-    const isMessageDone = await removeDestination(tx, message, destination, blobs);
+    const isMessageDone = await removeDestination(tx, message, destination, blobs, input.isLinkedElsewhere);
     return { isDestinationDone: true, isMessageDone };
   }
   if (input.keepClaim) {
@@ -366,7 +366,13 @@ async function save(
 }
 
 /** Removes a claimed destination, and the message when it was the last one. */
-async function removeDestination(tx: KvTransaction, message: QueueMessage, destination: Destination, blobs: BlobStore) {
+async function removeDestination(
+  tx: KvTransaction,
+  message: QueueMessage,
+  destination: Destination,
+  blobs: BlobStore,
+  isLinkedElsewhere = false,
+) {
   tx.clear(records.destinationKey(destination));
   if (destination.claim) tx.clear(records.claimKey(destination.claim.nodeId, destination));
   if (message.partCount > 1) {
@@ -375,7 +381,7 @@ async function removeDestination(tx: KvTransaction, message: QueueMessage, desti
     if ((await tx.getRange(begin, end, { limit: 1 })).length > 0) return false;
   }
   tx.clear(records.messageKey(message.id));
-  blobs.unlink(tx, message.blobId, { kind: 'queue', queueId: message.id });
+  blobs.unlink(tx, message.blobId, { kind: 'queue', queueId: message.id }, { isLinkedElsewhere });
   return true;
 }
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePortOffset } from './ports.js';
-import { GivenUp, startProcess, waitFor } from './processes.js';
+import { type CommandResult, GivenUp, runCommand, startProcess, waitFor } from './processes.js';
 
 /** The repository's root, from sources and from dist/ alike. */
 export const repositoryRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/') ? '../../..' : '../..', import.meta.url));
@@ -123,6 +123,11 @@ export class NodeProcess {
     return sum;
   }
 
+  /** Sends a signal and goes on. */
+  signal(signal: NodeJS.Signals): void {
+    this.running?.child.kill(signal);
+  }
+
   /** SIGTERM, waits for the drain, answers the exit code. */
   async stop(): Promise<number | null> {
     if (!this.running) return null;
@@ -150,7 +155,12 @@ export class NodeProcess {
     if (this.ownsFolder) rmSync(this.data, { recursive: true, force: true });
   }
 
-  /** Runs a `starling` operation on this node. */
+  /** Runs a `starling` operation on this node, or on its store when it does not run. */
+  cli(...args: string[]): Promise<CommandResult> {
+    return runCommand(process.execPath, this.cliArguments(...args));
+  }
+
+  /** What node takes to run a `starling` operation on this node. */
   cliArguments(...args: string[]): string[] {
     return [command, ...args, '--data', this.data];
   }

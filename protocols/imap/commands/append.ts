@@ -3,7 +3,7 @@
  * summary; all of them become visible in one transaction, or none.
  */
 import type { BlobWriter } from '../../../store/blobs/contract.js';
-import { type Mailbox, MailError, type NewMessage } from '../../../store/mail/contract.js';
+import { type AccountId, type Mailbox, MailError, type NewMessage } from '../../../store/mail/contract.js';
 import { summarizeWithin } from '../../message/index.js';
 import type { SessionContext } from '../context.js';
 import { Cursor } from '../grammar/cursor.js';
@@ -69,33 +69,55 @@ function readHead(cursor: Cursor, nowMs: number): MessageHead {
   return head;
 }
 
-/** Bytes of APPENDs that this process holds; more wait their turn. */
+/** Part of the bytes in flight that one account may hold, unless it is with a single message. */
+const accountShare = 1 / 4;
+
+interface Waiting {
+  accountId: AccountId;
+  bytes: number;
+  start: () => void;
+}
+
+/** Bytes of APPENDs that this process holds; more wait their turn. Who waits for an account's own share holds up nobody else. */
 class Reservations {
   #usedBytes = 0;
-  #waiting: { bytes: number; start: () => void }[] = [];
+  readonly #usedByAccount = new Map<AccountId, number>();
+  #waiting: Waiting[] = [];
 
-  async take(bytes: number, limitBytes: number): Promise<() => void> {
-    if (this.#waiting.length > 0 || (this.#usedBytes > 0 && this.#usedBytes + bytes > limitBytes)) {
-      await new Promise<void>((resolve) => this.#waiting.push({ bytes, start: resolve }));
-    } else {
-      this.#usedBytes += bytes;
-    }
+  /** Answers the way to give the bytes back; harmless to call twice. */
+  async take(accountId: AccountId, bytes: number, limitBytes: number): Promise<() => void> {
+    await new Promise<void>((resolve) => {
+      this.#waiting.push({ accountId, bytes, start: resolve });
+      this.#startNext(limitBytes);
+    });
     let isHeld = true;
     return () => {
       if (!isHeld) return;
       isHeld = false;
-      this.#usedBytes -= bytes;
+      this.#count(accountId, -bytes);
       this.#startNext(limitBytes);
     };
   }
 
+  #count(accountId: AccountId, bytes: number): void {
+    this.#usedBytes += bytes;
+    const ofAccount = (this.#usedByAccount.get(accountId) ?? 0) + bytes;
+    if (ofAccount > 0) this.#usedByAccount.set(accountId, ofAccount);
+    else this.#usedByAccount.delete(accountId);
+  }
+
+  /** In the order of coming, but for those whose own account is in their way. */
   #startNext(limitBytes: number): void {
-    for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
-      if (this.#usedBytes > 0 && this.#usedBytes + next.bytes > limitBytes) return;
-      this.#usedBytes += next.bytes;
-      this.#waiting.shift();
-      next.start();
-    }
+    let isFull = false;
+    this.#waiting = this.#waiting.filter(({ accountId, bytes, start }) => {
+      const ofAccount = this.#usedByAccount.get(accountId) ?? 0;
+      if (isFull || (ofAccount > 0 && ofAccount + bytes > limitBytes * accountShare)) return true;
+      isFull = this.#usedBytes > 0 && this.#usedBytes + bytes > limitBytes;
+      if (isFull) return true;
+      this.#count(accountId, bytes);
+      start();
+      return false;
+    });
   }
 }
 
@@ -106,7 +128,6 @@ class AppendRun {
   readonly #nextEvent: EventSource;
   readonly #writers: BlobWriter[] = [];
   readonly #messages: NewMessage[] = [];
-  readonly #flags: FlagList[] = [];
   #mailbox: Mailbox | undefined;
   #quotaLimitBytes: number | undefined;
   #usedBytes = 0;
@@ -172,7 +193,7 @@ class AppendRun {
     this.#usedBytes += event.sizeBytes;
     if (this.#quotaLimitBytes !== undefined && this.#usedBytes > this.#quotaLimitBytes)
       throw new Refusal(no('Quota exceeded', 'OVERQUOTA'));
-    const release = await reservations.take(event.sizeBytes, limits.maxAppendBytesInFlight);
+    const release = await reservations.take(this.#context.accountId, event.sizeBytes, limits.maxAppendBytesInFlight);
     try {
       if (event.synchronising) output.write('+ Ready for literal data\r\n');
       input.reader.stream();
@@ -204,11 +225,11 @@ class AppendRun {
       blob,
       mailboxIds: [this.#mailbox!.id],
       keywords: head.flags.keywords,
+      isDeleted: head.flags.deleted,
       receivedAtMs: head.receivedAtMs,
       summary: encoded,
       messageIds: [...new Set([...(own === undefined ? [] : [own]), ...inReplyTo, ...references])],
     });
-    this.#flags.push(head.flags);
   }
 
   async #commit(): Promise<Reply> {
@@ -226,9 +247,6 @@ class AppendRun {
       if (error instanceof MailError && error.code === 'no-mailbox') throw new Refusal(no('No such mailbox', 'TRYCREATE'));
       throw error;
     }
-    const deleted = uids.filter((_, i) => this.#flags[i]!.deleted);
-    if (deleted.length > 0)
-      await mail.changeFlags(this.#context.accountId, mailbox.id, deleted, { mode: 'add', keywords: [], deleted: true });
     return ok('APPEND completed', `APPENDUID ${uidValidity} ${formatNumbers(uids)}`);
   }
 

@@ -1,5 +1,6 @@
 /** One running FETCH: gathers what the items need for a batch of messages at a time, and writes the responses. */
 
+import { BlobCorrupt, BlobMissing } from '../../../store/blobs/contract.js';
 import { KvError } from '../../../store/kv/contract.js';
 import type { MailboxEntry, Message } from '../../../store/mail/contract.js';
 import type { MessageSummary } from '../../message/index.js';
@@ -174,21 +175,27 @@ export class FetchRun {
   async #writeWithSections(batch: Batch, changed: ReadonlySet<number>): Promise<void> {
     const ahead = new ReadAhead(this.#context, batch, this.#readsWhole ? maxReadAheadBytes : maxReadAheadForPieceBytes);
     for (let i = 0; i < batch.entries.length; i++) {
-      const whole = await ahead.take(i);
-      const message = batch.messages[i];
-      if (!message) {
-        this.#missing++;
-        continue;
-      }
-      const bytes: MessageBytes = { blobId: message.blobId, sizeBytes: message.sizeBytes, ...(whole ? { whole } : {}) };
-      const head = this.#simpleItems(batch, i, changed.has(batch.entries[i]!.uid));
-      if (head === undefined) {
-        this.#missing++;
-        continue;
-      }
-      await this.#writeSections(head, bytes, batch.summaries[i]);
+      const isNews = changed.has(batch.entries[i]!.uid);
+      if (!(await this.#writeOne(batch, i, ahead, isNews))) this.#missing++;
       await this.#context.output.ready();
       await this.#giveTurn();
+    }
+  }
+
+  /** False, with nothing written, for a message that is gone, or whose bytes are: the others of the batch are given all the same. */
+  async #writeOne(batch: Batch, at: number, ahead: ReadAhead, withFlags: boolean): Promise<boolean> {
+    const message = batch.messages[at];
+    try {
+      const whole = await ahead.take(at);
+      const head = message && this.#simpleItems(batch, at, withFlags);
+      if (!message || head === undefined) return false;
+      const bytes: MessageBytes = { blobId: message.blobId, sizeBytes: message.sizeBytes, ...(whole ? { whole } : {}) };
+      await this.#writeSections(head, bytes, batch.summaries[at]);
+      return true;
+    } catch (error) {
+      if (!(error instanceof BlobMissing || error instanceof BlobCorrupt)) throw error;
+      this.#context.logger.error({ err: error, emailId: message?.id }, 'a message can not be read');
+      return false;
     }
   }
 

@@ -17,6 +17,8 @@ const useOfRole: Record<string, string> = {
   junk: '\\Junk',
   archive: '\\Archive',
 };
+/** RFC 9051 6.3.9: an empty pattern asks for the separator and the root of the reference. No name of ours is rooted. */
+const rootAnswer = `(\\Noselect) "${separator}" ""`;
 const maxPatterns = 32;
 const maxPatternBytes = 1_024;
 
@@ -56,8 +58,10 @@ function readReturns(cursor: Cursor, request: ListRequest): void {
   }, true);
 }
 
+/** The reference and the pattern together; '' for an empty pattern, whatever the reference. */
 function readPattern(context: SessionContext, cursor: Cursor, reference: string): string {
   const latin1 = cursor.listMailbox();
+  if (latin1 === '') return '';
   if (latin1.length > maxPatternBytes) throw new ImapSyntaxError('Pattern too long', 'LIMIT', 'NO');
   return reference + decodeMailboxName(latin1, context.utf8);
 }
@@ -99,9 +103,8 @@ export const list: Command = {
   states: loggedIn,
   async run(context, cursor) {
     const request = readRequest(context, cursor);
-    // RFC 9051 6.3.9: an empty pattern asks for the separator and the root of the reference.
     if (request.patterns.length === 1 && request.patterns[0] === '') {
-      context.untagged(`LIST (\\Noselect) "${separator}" ""`);
+      context.untagged(`LIST ${rootAnswer}`);
       return ok('LIST completed');
     }
     if (request.statusItems?.includes('HIGHESTMODSEQ')) context.enabled.add('CONDSTORE');
@@ -161,6 +164,10 @@ export const lsub: Command = {
     cursor.space();
     const pattern = readPattern(context, cursor, reference);
     cursor.end();
+    if (pattern === '') {
+      context.untagged(`LSUB ${rootAnswer}`);
+      return ok('LSUB completed');
+    }
     const matches = mailboxPattern(pattern);
     const all = await context.services.mail.mailboxes(context.accountId);
     // RFC 3501 6.3.9: with %, a parent that is not subscribed itself stands for subscribed ones below, as \Noselect.

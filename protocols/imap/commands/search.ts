@@ -32,8 +32,10 @@ export const search: Command = {
     if (program.usesModseq) context.enabled.add('CONDSTORE');
     await context.refreshView();
     const selected = context.requireSelected();
+    const run = new SearchRun(context, selected, program.key);
+    // RFC 5182 2.1: a failure from here on leaves nothing saved; `$` in the program itself is the result before this one.
     if (program.returns?.has('SAVE')) selected.savedResult = [];
-    const found = await new SearchRun(context, selected, program.key).run();
+    const found = await run.run();
     respond(context, selected, program, found, byUid, tag);
     return ok('SEARCH completed');
   },

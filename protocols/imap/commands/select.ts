@@ -57,7 +57,8 @@ async function open(context: SessionContext, path: string[], isReadOnly: boolean
   context.untagged(`${uids.length} EXISTS`);
   if (!context.enabled.has('IMAP4REV2')) {
     context.untagged('0 RECENT');
-    const unseen = firstUnseen(index, uids);
+    // The common mailbox has nothing unread, and need not be searched for it.
+    const unseen = counts.unseen > 0 ? firstUnseen(index, uids) : 0;
     if (unseen > 0) context.untagged(`OK [UNSEEN ${unseen}] First unseen message`);
   }
   context.untagged(`OK [UIDVALIDITY ${mailbox.uidValidity}] UIDs valid`);

@@ -14,6 +14,7 @@
  * In lines and patterns `{{=name}}` is what was kept.
  */
 
+import type { KvStore } from '../../../store/kv/index.js';
 import { TestClient } from './client.js';
 import { accountIdOf, startTestServer, type TestServer } from './server.js';
 
@@ -34,10 +35,19 @@ function withEscapes(text: string): string {
 }
 
 class Dialog {
+  readonly #kv: KvStore | undefined;
   readonly #clients = new Map<string, TestClient>();
   readonly #kept = new Map<string, string>();
   #server: TestServer | undefined;
   #delivered = 0;
+
+  constructor(kv: KvStore | undefined) {
+    this.#kv = kv;
+  }
+
+  get #store(): { kv?: KvStore } {
+    return this.#kv ? { kv: this.#kv } : {};
+  }
 
   async run(steps: readonly Step[]): Promise<void> {
     try {
@@ -50,6 +60,7 @@ class Dialog {
       }
     } finally {
       for (const client of this.#clients.values()) client.close();
+      if (this.#kv) await this.#server?.mail.removeAccount(accountIdOf('alice'));
       await this.#server?.close();
     }
   }
@@ -59,11 +70,12 @@ class Dialog {
       const quota = /quota=(\d+)/.exec(text);
       this.#server = await startTestServer({
         allowPlainAuth: !text.includes('plain=no'),
+        ...this.#store,
         ...(quota ? { quotaLimitBytes: Number(quota[1]) } : {}),
       });
       return;
     }
-    this.#server ??= await startTestServer();
+    this.#server ??= await startTestServer(this.#store);
     const delivery = /^deliver (\S+) (\d+)$/.exec(text);
     if (delivery) return this.#deliver(delivery[1]!, Number(delivery[2]));
     const match = /^(c\d): (open|login|closed?|ok|->|=>|<-|<~)(?: (.*))?$/s.exec(text);
@@ -159,11 +171,11 @@ class Dialog {
   }
 }
 
-/** Throws DialogFailure with the line that went wrong. */
-export async function runDialog(text: string): Promise<void> {
+/** Throws DialogFailure with the line that went wrong. On a fresh memory store, or on `kv`, from which alice's mail is removed at the end. */
+export async function runDialog(text: string, kv?: KvStore): Promise<void> {
   const steps = text
     .split('\n')
     .map((line, i) => ({ lineNumber: i + 1, text: line.trimEnd() }))
     .filter(({ text: line }) => line !== '' && !line.startsWith('#'));
-  await new Dialog().run(steps);
+  await new Dialog(kv).run(steps);
 }

@@ -1,5 +1,5 @@
 /**
- * An IMAP server on 127.0.0.1 over the real stores (memory backend) for tests: plain port with STARTTLS, and TLS port. Accounts alice and bob, password
+ * An IMAP server on 127.0.0.1 over the real stores (memory backend unless another is given) for tests: plain port with STARTTLS, and TLS port. Accounts alice and bob, password
  * `secret`.
  */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
@@ -22,6 +22,7 @@ export interface TestServerOptions {
   /** LOGIN without TLS; default true. */
   allowPlainAuth?: boolean;
   quotaLimitBytes?: number;
+  /** Default: a fresh memory store. One that is given stays open when the server closes. */
   kv?: KvStore;
 }
 
@@ -148,7 +149,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       for (const socket of sockets) socket.destroy();
       await Promise.all([plain, secure].map((server) => new Promise((resolve) => server.close(resolve))));
       await mail.close();
-      await kv.close();
+      if (!options.kv) await kv.close();
     },
   };
 }

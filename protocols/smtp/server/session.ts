@@ -139,7 +139,7 @@ export class SmtpSession implements SessionCore {
     else this.#greet();
   }
 
-  /** Lets a running transaction finish, answers 421 4.3.2 then (or at once when there is none) and closes. Resolves when closed. */
+  /** Lets a message that is on its way in finish, answers 421 4.3.2 then (or at once when there is none) and closes. Resolves when closed. */
   drain(): Promise<void> {
     this.#drainWanted = true;
     this.#maybeDrain();
@@ -155,8 +155,8 @@ export class SmtpSession implements SessionCore {
   stop() {
     if (this.#channel.closed) return;
     this.replyAndClose(draining);
+    // Closes when the reply has left, or the client has had its time to take it.
     this.#channel.flush();
-    this.#channel.destroy();
   }
 
   // ---- replies ----
@@ -257,10 +257,13 @@ export class SmtpSession implements SessionCore {
     this.#maybeDrain();
   }
 
-  /** With a drain wanted: the moment no transaction is open and no answer is owed, it is over. */
+  /**
+   * With a drain wanted: the moment no message is on its way in and no answer is owed, it is over. An envelope without its message is not waited for:
+   * its DATA would be refused, and a client that sleeps there would use up the drain's time.
+   */
   #maybeDrain() {
     if (!this.#drainWanted || this.#busy || this.isClosing || !this.#greeted) return;
-    if (this.mail === undefined && this.content === undefined) this.send(draining);
+    if (this.transfer === undefined && this.content === undefined) this.send(draining);
   }
 
   /** A body that will not come to its end frees its sink now. */

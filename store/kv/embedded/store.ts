@@ -55,9 +55,9 @@ class EmbeddedSource implements TransactionSource, SnapshotBackend {
     readonly unlock: () => void,
   ) {}
 
-  begin(atLeastVersion: bigint | undefined): Attempt {
+  begin(atLeastVersion: bigint | undefined, mayHaveCommitted: boolean): Attempt {
     if (this.#closing) throw closedError();
-    return new BufferedTransaction(this, this.clock, atLeastVersion);
+    return new BufferedTransaction(this, this.clock, atLeastVersion, mayHaveCommitted);
   }
 
   acquire(atLeastVersion: number | undefined): MaybePromise<Snapshot> {

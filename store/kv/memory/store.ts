@@ -45,9 +45,9 @@ class MemorySource implements TransactionSource, SnapshotBackend {
     readonly random: Random,
   ) {}
 
-  begin(atLeastVersion: bigint | undefined): Attempt {
+  begin(atLeastVersion: bigint | undefined, mayHaveCommitted: boolean): Attempt {
     this.#assertUsable();
-    return new BufferedTransaction(this, this.clock, atLeastVersion);
+    return new BufferedTransaction(this, this.clock, atLeastVersion, mayHaveCommitted);
   }
 
   acquire(atLeastVersion: number | undefined): MaybePromise<Snapshot> {

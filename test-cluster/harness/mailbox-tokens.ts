@@ -1,0 +1,23 @@
+/** The tokens of `tokenMessage` that a mailbox holds. */
+import { withImapflow } from './clients.js';
+import type { NodeProcess } from './node-process.js';
+
+/** In the order of their UIDs. Throws when UIDs do not ascend. */
+export function tokensOf(node: NodeProcess, name: string): Promise<string[]> {
+  const login = { port: node.port('imaps'), user: `${name}@example.test`, password: node.password };
+  return withImapflow(login, async (client) => {
+    const lock = await client.getMailboxLock('INBOX');
+    try {
+      const tokens: string[] = [];
+      let lastUid = 0;
+      for await (const message of client.fetch('1:*', { envelope: true, uid: true })) {
+        if (message.uid <= lastUid) throw new Error(`UID ${message.uid} after ${lastUid}`);
+        lastUid = message.uid;
+        tokens.push(message.envelope!.subject!.replace('token ', ''));
+      }
+      return tokens;
+    } finally {
+      lock.release();
+    }
+  });
+}
