@@ -56,7 +56,9 @@ export async function startNode(config: Config, options: { logger: Logger; isHel
   enableProcessMetrics();
   const controlPath = join(config.data, 'control.sock');
   if (Buffer.byteLength(controlPath) > maxSocketPathBytes)
-    throw new StartError(`the path ${controlPath} is longer than the ${maxSocketPathBytes} bytes that a socket may have: choose a shorter data directory`);
+    throw new StartError(
+      `the path ${controlPath} is longer than the ${maxSocketPathBytes} bytes that a socket may have: choose a shorter data directory`,
+    );
   const stores = await openStores(config, { logger });
   const node = new Node(config, stores, logger);
   try {

@@ -70,7 +70,8 @@ async function answer(
 
 /** Listens on `path` (at most `maxSocketPathBytes`). The caller holds the store's lock, so a socket file that is already there was left by a node that died. */
 export async function startControlServer(path: string, context: OperationContext, logger: Logger): Promise<ControlServer> {
-  if (Buffer.byteLength(path) > maxSocketPathBytes) throw new Error(`the socket path ${path} is longer than ${maxSocketPathBytes} bytes`);
+  if (Buffer.byteLength(path) > maxSocketPathBytes)
+    throw new Error(`the socket path ${path} is longer than ${maxSocketPathBytes} bytes`);
   rmSync(path, { force: true });
   const server: Server = createServer((request, response) => void answer(request, response, context, logger));
   await new Promise<void>((resolve, reject) => {

@@ -1,10 +1,10 @@
 /** Runs one operation: on the running node through its control socket, else on the store directly. */
 import { join } from 'node:path';
 import { createLogger } from '../../ops/telemetry/index.js';
+import { KvError } from '../../store/kv/index.js';
 import { ControlRefused, callControl, NoNodeRunning } from '../api/control-client.js';
 import { type Operation, type OperationArguments, OperationRefused, operations } from '../api/operations.js';
 import { checkConfig, loadConfig } from '../config/load.js';
-import { KvError } from '../../store/kv/index.js';
 import { openStores, StartError } from '../stores.js';
 import { parseArguments, UsageError, wholeNumber } from './arguments.js';
 import { printHelp, printResult } from './output.js';

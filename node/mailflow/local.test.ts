@@ -296,6 +296,8 @@ describe('submission', () => {
 });
 
 describe('the From field', () => {
+  const password = 'correct horse battery';
+
   it('is the user’s own business unless a setting says otherwise', async () => {
     const node = await openNode();
     await node.account('alice@example.test', { password });

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { KvError, openMemoryStore } from '../../store/kv/index.js';
-import { type ClaimedDestination, type NewQueueMessage } from '../../store/queue/index.js';
+import type { ClaimedDestination, NewQueueMessage } from '../../store/queue/index.js';
 import { startTestNode, type TestNode, type TestNodeOptions } from '../mailflow/testing/node.js';
 import type { DeliveryJob } from '../mailflow/types.js';
 import { createPurger, createQueueRunner, type QueueRunnerDependencies } from './index.js';
@@ -152,7 +152,8 @@ describe('queue runner under load', () => {
       runner.take((await enqueue(node, message, true)).map((claimed) => ({ claimed, fresh })));
       return message.id;
     };
-    const freshOf = (id: string) => jobs.filter(({ claimed }) => claimed.message.id === id).map(({ fresh }) => fresh?.bytes.length);
+    const freshOf = (id: string) =>
+      jobs.filter(({ claimed }) => claimed.message.id === id).map(({ fresh }) => fresh?.bytes.length);
     const tried = await take('example.test', 60);
     expect(freshOf(tried)).toEqual([60]);
     await until(() => freshOf(tried).length === 2);

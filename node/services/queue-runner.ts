@@ -3,7 +3,14 @@
  * side. Outages of the store make it pause, never stop; a claim stays ours as long as the node lives, so nothing is given up for being slow.
  */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
-import { allShards, type ClaimedDestination, ClaimLost, type NodeIdentity, type Queue, shardsOf } from '../../store/queue/index.js';
+import {
+  allShards,
+  type ClaimedDestination,
+  ClaimLost,
+  type NodeIdentity,
+  type Queue,
+  shardsOf,
+} from '../../store/queue/index.js';
 import { createBackoff } from '../mailflow/persist.js';
 import type { DeliveryDesk, DeliveryJob } from '../mailflow/types.js';
 import { DeliveryLanes, type LaneLimits, refOf } from './delivery-lanes.js';

@@ -15,7 +15,10 @@ const drainTimeoutSeconds = 20;
 const settings = `drainTimeoutSeconds = ${drainTimeoutSeconds}\n`;
 
 /** Everything that a plain port says until it closes. */
-function listenIn(port: number, bytes: string): { heard(): string; closed: Promise<unknown>; write(more: string | Buffer): void } {
+function listenIn(
+  port: number,
+  bytes: string,
+): { heard(): string; closed: Promise<unknown>; write(more: string | Buffer): void } {
   const socket = createConnection(port, '127.0.0.1');
   let heard = '';
   socket.on('data', (chunk) => {
@@ -30,7 +33,11 @@ function listenIn(port: number, bytes: string): { heard(): string; closed: Promi
 }
 
 /** One connection, kept: is it answered on it, and what? */
-function keepAliveProbe(port: number): { ask(): Promise<{ status: number; text: string }>; connections(): number; close(): void } {
+function keepAliveProbe(port: number): {
+  ask(): Promise<{ status: number; text: string }>;
+  connections(): number;
+  close(): void;
+} {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   const localPorts = new Set<number | undefined>();
   return {

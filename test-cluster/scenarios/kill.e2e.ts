@@ -1,33 +1,13 @@
 /** The plug is pulled, again and again, while mail comes in: what was acknowledged is in a mailbox exactly once. */
 import { describe, expect, it } from 'vitest';
 import { judgeDelivery } from '../checker/delivered.js';
-import { withImapflow } from '../harness/clients.js';
+import { tokensOf } from '../harness/mailbox-tokens.js';
 import { NodeProcess } from '../harness/node-process.js';
 import { runCommand, waitFor } from '../harness/processes.js';
 import { sendUntilAcknowledged } from '../harness/smtp-load.js';
 
 const messages = 5_000;
 const kills = 10;
-
-/** The tokens in the subjects of a mailbox. */
-function tokensOf(node: NodeProcess, name: string): Promise<string[]> {
-  const login = { port: node.port('imaps'), user: `${name}@example.test`, password: node.password };
-  return withImapflow(login, async (client) => {
-    const lock = await client.getMailboxLock('INBOX');
-    try {
-      const tokens: string[] = [];
-      let lastUid = 0;
-      for await (const message of client.fetch('1:*', { envelope: true, uid: true })) {
-        expect(message.uid).toBeGreaterThan(lastUid);
-        lastUid = message.uid;
-        tokens.push(message.envelope!.subject!.replace('token ', ''));
-      }
-      return tokens;
-    } finally {
-      lock.release();
-    }
-  });
-}
 
 describe('kill -9', () => {
   it(`${kills} times while ${messages} messages are accepted: lost 0, doubled 0`, async () => {

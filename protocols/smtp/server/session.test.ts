@@ -182,6 +182,32 @@ describe('SmtpSession', () => {
       expect(server.handler.closedCount).toBe(2);
     }));
 
+  it('drains at once where only an envelope was given: nobody waits for a client that sleeps there', () =>
+    withServer({}, async (server, wire) => {
+      await wire.reply();
+      wire.send('EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n');
+      for (let replies = 0; replies < 3; replies++) await wire.reply();
+      const drained = server.sessions[0]!.drain();
+      expect(await wire.line()).toMatch(/^421 4\.3\.2/);
+      expect(await wire.rest()).toBe('');
+      wire.destroy();
+      await drained;
+    }));
+
+  it('stops in the middle of a message, with a last word', () =>
+    withServer({}, async (server, wire) => {
+      await begin(wire);
+      wire.send('DATA\r\nx\r\n');
+      await wire.reply();
+      server.sessions[0]!.stop();
+      expect(await wire.line()).toMatch(/^421 4\.3\.2/);
+      expect(await wire.rest()).toBe('');
+      wire.destroy();
+      await server.sessions[0]!.closed();
+      expect(server.handler.aborted).toEqual(['the connection was lost']);
+      expect(server.handler.messages).toEqual([]);
+    }));
+
   it('closes the socket by itself after the last reply, even if the client does not', () =>
     withServer({ limits: { lingerMs: 30 } }, async (server, wire) => {
       await wire.reply();
