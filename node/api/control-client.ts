@@ -16,7 +16,14 @@ export class ControlRefused extends Error {
 export function callControl(socketPath: string, operation: string, args: OperationArguments): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const call = request(
-      { socketPath, method: 'POST', path: `/${encodeURIComponent(operation)}`, headers: { 'content-type': 'application/json' } },
+      {
+        socketPath,
+        method: 'POST',
+        path: `/${encodeURIComponent(operation)}`,
+        headers: { 'content-type': 'application/json' },
+        // One call, one connection: a kept one would be found dead after the node's restart.
+        agent: false,
+      },
       async (response) => {
         try {
           const chunks: Buffer[] = [];

@@ -30,6 +30,7 @@ describe('the local file', () => {
     ['an unknown setting', 'hostnam = "x"\n', /hostnam/],
     ['a wrong type', '[smtp]\nmaxRecipients = "many"\n', /smtp\.maxRecipients/],
     ['TOML that is none', 'x = [\n', /not valid TOML \(line/],
+    ['STARTTLS in HTTP', '[[listeners]]\nname="web"\nprotocol="http"\nport=1\ntls="starttls"\n', /web: there is no STARTTLS/],
     ['half a certificate', '[tls]\ncertificateFile = "a.pem"\n', /go together/],
     [
       'a listener name twice',
@@ -39,6 +40,39 @@ describe('the local file', () => {
   ])('refuses %s in a sentence', (_what, text, message) => {
     expect(() => loadText(text)).toThrow(ConfigError);
     expect(() => loadText(text)).toThrow(message);
+  });
+
+  it('takes DNS servers as addresses only, with a port or without', () => {
+    const servers = (list: string[]) => loadText(`[outbound]\ndnsServers = ${JSON.stringify(list)}\n`).outbound.dnsServers;
+    const good = ['192.0.2.1', '192.0.2.1:5353', '2001:db8::1', '[2001:db8::1]', '[2001:db8::1]:5353'];
+    expect(servers(good)).toEqual(good);
+    for (const bad of [
+      '',
+      'dns.example.org',
+      '192.0.2.1:',
+      '192.0.2.1:0',
+      '192.0.2.1:65536',
+      '192.0.2',
+      '[192.0.2.1]:53',
+      '[::1',
+    ])
+      expect(() => servers([bad]), bad).toThrow(/outbound\.dnsServers\.0: an IP address/);
+  });
+
+  it('never quotes the file: there may be passwords in it', () => {
+    const message = (text: string) => {
+      try {
+        loadText(text);
+      } catch (error) {
+        return (error as ConfigError).message;
+      }
+      throw new Error('it was taken');
+    };
+    for (const text of [
+      '[outbound.relay]\nhost = "x"\npassword = "s3cret" x\n',
+      '[outbound.relay]\nhost = 1\npassword = "s3cret"\n',
+    ])
+      expect(message(text)).not.toContain('s3cret');
   });
 
   it('says when the file is not there', () => {

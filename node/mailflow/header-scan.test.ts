@@ -20,6 +20,17 @@ const header =
   'Received: a\r\n\tb\r\nRECEIVED : c\r\nX-Received: no\r\nFrom: Al <a@b>\r\n\t(x)\r\ndate: now\r\nMessage-Id: <1@2>\r\nSubject: From: no\r\n';
 
 describe('header scan', () => {
+  it('holds a header that comes octet by octet in few pieces', () => {
+    const text = Buffer.from(`X-Long: ${'x'.repeat(50_000)}\r\n\r\nbody`);
+    const scan = new HeaderScan(100_000);
+    let progress = '';
+    let at = 0;
+    while (progress !== 'complete') progress = scan.push(text.subarray(at, ++at));
+    expect(at).toBe(text.length - 4);
+    expect(scan.chunks.length).toBeLessThan(15);
+    expect(Buffer.concat(scan.chunks).equals(text.subarray(0, at))).toBe(true);
+  });
+
   it('finds the same facts however the bytes are cut, and holds every byte', () => {
     const text = Buffer.from(`${header}\r\nReceived: not a header\r\n\r\nbody`);
     fc.assert(

@@ -16,6 +16,9 @@ export type HeaderProgress = 'more' | 'complete' | 'too-large';
 const crlfcrlf = Buffer.from('\r\n\r\n');
 const interesting = /^(received|date|message-id|from)[ \t]*:/gim;
 
+/** Chunks that are shorter together are joined: a client that sends octet by octet must not cost a Buffer for each. */
+const joinBytes = 4096;
+
 /** Collects chunks until the empty line; the caller writes them on. */
 export class HeaderScan {
   readonly chunks: Buffer[] = [];
@@ -32,6 +35,7 @@ export class HeaderScan {
     this.chunks.push(chunk);
     this.#bytes += chunk.length;
     const end = this.#emptyLine(last, chunk, before);
+    if (last && last.length + chunk.length <= joinBytes) this.chunks.splice(-2, 2, Buffer.concat([last, chunk]));
     if (end >= 0) {
       this.#headerBytes = end;
       return end > this.maxHeaderBytes ? 'too-large' : 'complete';

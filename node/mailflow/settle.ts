@@ -77,7 +77,7 @@ export function createSettle(dependencies: SettleDependencies): Settle {
     const { claimed, kind } = input;
     const nowMs = clock.nowMs();
     const plan = await planResults(dependencies, input, nowMs);
-    const outcome = await kv.transact(
+    const { outcome, recipients } = await kv.transact(
       async (tx) => {
         const current = await queue.current(tx, claimed);
         const pending = new Set(current.recipients.filter(({ status }) => status === 'pending').map(({ address }) => address));
@@ -89,17 +89,20 @@ export function createSettle(dependencies: SettleDependencies): Settle {
             await queue.enqueue(tx, report.message, { nowSeconds: Math.floor(nowMs / 1000) });
           }
         }
-        return queue.save(tx, claimed, {
-          results: isFresh ? plan.results : [],
+        const results = isFresh ? plan.results : [];
+        const outcome = await queue.save(tx, claimed, {
+          results,
           nextDueAtSeconds: plan.nextDueAtSeconds,
           keepClaim: input.keepClaim,
           attempted: isFresh && !input.keepClaim ? { atMs: nowMs } : undefined,
           current,
         });
+        return { outcome, recipients: withResults(current.recipients, results) };
       },
       { label: 'settle' },
     );
-    noteResults(claimed, plan.results);
+    // What is saved is known to the claim's next try, too: a delivery that begins anew must not serve anybody twice.
+    claimed.destination = { ...claimed.destination, recipients };
     announce(dependencies, input, plan, outcome);
     for (const { address, verdict, reply } of input.verdicts) {
       attemptsTotal.inc({ kind, result: verdict });
@@ -109,15 +112,14 @@ export function createSettle(dependencies: SettleDependencies): Settle {
   };
 }
 
-/** What is saved is known to the claim's next attempt, too: a delivery that begins anew must not serve anybody twice. */
-function noteResults({ destination }: ClaimedDestination, results: Plan['results']): void {
+/** The recipients as a save leaves them. */
+function withResults(recipients: QueueRecipient[], results: Plan['results']): QueueRecipient[] {
   const byAddress = new Map(results.map((result) => [result.address, result]));
-  for (const recipient of destination.recipients) {
+  return recipients.map((recipient) => {
     const result = byAddress.get(recipient.address);
-    if (!result || !isPending(recipient)) continue;
-    recipient.status = result.status;
-    if (result.isDelayNotified) recipient.isDelayNotified = true;
-  }
+    if (!result || !isPending(recipient)) return recipient;
+    return { ...recipient, status: result.status, isDelayNotified: result.isDelayNotified ?? recipient.isDelayNotified };
+  });
 }
 
 /** Everything that follows from the verdicts, decided before the transaction; inside it only the claim is asserted. */

@@ -202,7 +202,7 @@ describe('purger', () => {
         tidied.push(id);
       },
     };
-    const purger = createPurger({ ...node, mail });
+    const purger = createPurger({ ...node, mail, settings: {} });
     await purger.runOnce({ accounts: true });
     expect(tidied).toEqual([second!.id]);
     await purger.stop();

@@ -159,6 +159,34 @@ describe('HTTPS', () => {
     expect(await get(https, 'b.wild.test')).toMatchObject({ status: 200, fingerprint: fingerprintOf(other) });
   });
 
+  it('keeps names apart once a second certificate joins one that was alone', async () => {
+    const https = await server([main]);
+    expect(await get(https, 'main.test')).toMatchObject({ status: 200, fingerprint: fingerprintOf(main) });
+    expect(await get(https, 'main.test', '127.0.0.1')).toMatchObject({ status: 200 });
+    https.setCertificates([main, other]);
+    expect(await get(https, 'main.test')).toMatchObject({ status: 200, fingerprint: fingerprintOf(main) });
+    expect(await get(https, 'a.wild.test')).toMatchObject({ status: 200, fingerprint: fingerprintOf(other) });
+    expect((await get(https, 'main.test', 'other.test')).status).toBe(421);
+    expect((await get(https, 'a.wild.test', 'main.test')).status).toBe(421);
+  });
+
+  it('asks for no other certificate where its own holds the name', async () => {
+    const asked: string[] = [];
+    const https = await server([main], {
+      tls: {
+        certificates: [main],
+        missingCertificate: (name) => {
+          asked.push(name);
+          return undefined;
+        },
+      },
+    });
+    expect((await get(https, 'main.test')).status).toBe(200);
+    expect((await get(https, 'MAIN.test', 'main.test')).status).toBe(200);
+    expect((await get(https, 'stranger.test')).status).toBe(421);
+    expect(asked).toEqual(['stranger.test']);
+  });
+
   it('stops serving a name whose certificate is gone', async () => {
     const https = await server([main, other]);
     https.setCertificates([main]);

@@ -5,7 +5,7 @@ import type { Logger } from '../../ops/telemetry/index.js';
 import type { AccountId } from '../../store/mail/contract.js';
 import { formatMailbox } from './grammar/format.js';
 import { mailboxPath, separator } from './grammar/mailbox-name.js';
-import type { SequenceSet } from './grammar/sequence-set.js';
+import type { Ranges, SequenceSet } from './grammar/sequence-set.js';
 import type { Input } from './input.js';
 import type { Output } from './output.js';
 import { no, Refusal } from './replies.js';
@@ -40,6 +40,7 @@ export class SessionContext {
   isLoggingOut = false;
   isDraining = false;
   authFailures = 0;
+  /** BADs since the last OK after login, or since the beginning. */
   badCommands = 0;
   /** Set by the change listener: the store has news for the account. */
   hasNotice = false;
@@ -139,9 +140,9 @@ export class SessionContext {
     }
   }
 
-  /** Tells the client what the index knows. */
-  announce(expunges: boolean): void {
-    this.selected?.announce(this.write, { expunges, modseqs: this.condstore });
+  /** Tells the client what the index knows. Answers whether that was anything. */
+  announce(expunges: boolean): boolean {
+    return this.selected?.announce(this.write, { expunges, modseqs: this.condstore }) ?? false;
   }
 
   /** Refresh, and tell the client about everything but expunges: what a command then names is what is there now. */
@@ -155,6 +156,15 @@ export class SessionContext {
    * seq-number).
    */
   resolve(set: SequenceSet, byUid: boolean): readonly number[] {
+    return this.#checked(set, byUid).resolve(set, byUid);
+  }
+
+  /** The same as ranges of UIDs: see `SelectedMailbox.rangesOf`. */
+  resolveRanges(set: SequenceSet, byUid: boolean): Ranges {
+    return this.#checked(set, byUid).rangesOf(set, byUid);
+  }
+
+  #checked(set: SequenceSet, byUid: boolean): SelectedMailbox {
     const selected = this.requireSelected();
     if (!byUid && set.kind === 'ranges') {
       const count = selected.uids.length;
@@ -162,7 +172,7 @@ export class SessionContext {
       if (count > 0 && set.ends.some((end) => end > count))
         throw new Refusal({ status: 'BAD', text: 'No message has that number' });
     }
-    return selected.resolve(set, byUid);
+    return selected;
   }
 
   quotaLimitBytes(): Promise<number | undefined> {

@@ -34,8 +34,8 @@ export class SelectedMailbox {
     return this.#uids;
   }
 
-  /** Whether there is something that the client has not been told. */
-  get hasNews(): boolean {
+  /** Whether there may be something that the client has not been told. The index moves on with changes elsewhere in the account too. */
+  get #mayHaveNews(): boolean {
     return this.#gone.size > 0 || this.index.modseq !== this.#modseq || (!this.index.exists && this.#uids.length > 0);
   }
 
@@ -51,6 +51,23 @@ export class SelectedMailbox {
     const uids = this.#uids;
     const largest = byUid ? (uids[uids.length - 1] ?? 0) : uids.length;
     return this.#slices(resolveRanges(set.ends, largest), byUid);
+  }
+
+  /**
+   * The same as ascending, disjoint ranges of UIDs, both ends inclusive: as small as the set is written, however many messages it names. Says which of
+   * the announced UIDs are meant; others may lie in the ranges.
+   */
+  rangesOf(set: SequenceSet, byUid: boolean): Ranges {
+    if (set.kind === 'saved') return this.savedResult.flatMap((uid) => [uid, uid]);
+    const uids = this.#uids;
+    if (byUid) return resolveRanges(set.ends, uids[uids.length - 1] ?? 0);
+    const ranges = resolveRanges(set.ends, uids.length);
+    const ofUids: number[] = [];
+    for (let i = 0; i < ranges.length; i += 2) {
+      const last = Math.min(ranges[i + 1]!, uids.length);
+      if (ranges[i]! <= last) ofUids.push(uids[ranges[i]! - 1]!, uids[last - 1]!);
+    }
+    return ofUids;
   }
 
   #slices(ranges: Ranges, byUid: boolean): readonly number[] {
@@ -72,10 +89,15 @@ export class SelectedMailbox {
 
   /**
    * Tells the client what has changed since it was last told: EXPUNGE (only where `expunges`; RFC 9051 7.5.1), EXISTS, and FETCH of changed flags.
-   * Synchronous: the index can't move on meanwhile.
+   * Synchronous: the index can't move on meanwhile. Answers whether there was anything to tell.
    */
-  announce(write: (line: string) => void, options: { expunges: boolean; modseqs: boolean }): void {
-    if (!this.hasNews) return;
+  announce(writeLine: (line: string) => void, options: { expunges: boolean; modseqs: boolean }): boolean {
+    if (!this.#mayHaveNews) return false;
+    let hasTold = false;
+    const write = (line: string) => {
+      hasTold = true;
+      writeLine(line);
+    };
     const { index } = this;
     const before = this.#uids;
     const since = this.#modseq;
@@ -97,6 +119,7 @@ export class SelectedMailbox {
     if (arrived > 0) write(`* ${this.#uids.length} EXISTS\r\n`);
     this.#announceFlags(write, since, lastBefore, options.modseqs);
     this.#known.clear();
+    return hasTold;
   }
 
   #announceFlags(write: (line: string) => void, since: number, lastBefore: number, modseqs: boolean): void {

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { connect as connectTls } from 'node:tls';
 import { afterEach, describe, expect, it } from 'vitest';
+import { openMemoryStore } from '../../store/kv/index.js';
 import { defaultImapLimits } from './index.js';
 import { TestClient } from './testing/client.js';
 import { ManualClock } from './testing/manual-clock.js';
@@ -47,6 +48,45 @@ describe('time', () => {
     clock.advance(120_000);
     expect(await client.line()).toBe('* OK Still here');
     expect(await client.line()).toBe('* 2 EXISTS');
+  });
+
+  it('says so too where only other mailboxes change, of which the client hears nothing', async () => {
+    const clock = new ManualClock();
+    await start({ sessionClock: clock });
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    client.send('i IDLE\r\n');
+    expect(await client.line()).toBe('+ idling');
+    await clock.waiting(120_000);
+    clock.advance(100_000);
+    await server.deliver('alice', 'Archive', message('elsewhere'));
+    await clock.waiting(20_000);
+    clock.advance(20_000);
+    expect(await client.line()).toBe('* OK Still here');
+  });
+
+  it('says so too while the store can not be read', async () => {
+    const clock = new ManualClock();
+    const kv = openMemoryStore();
+    await start({ sessionClock: clock, kv });
+    let notify: (notice: { accountId: string; modseq: number }) => void = () => {};
+    server.mail.onChange = (_, listener) => {
+      notify = listener;
+      return () => {};
+    };
+    const client = await TestClient.login(server.port);
+    await client.ok('SELECT INBOX');
+    client.send('i IDLE\r\n');
+    expect(await client.line()).toBe('+ idling');
+    await clock.waiting(120_000);
+    kv.faults.outage = true;
+    notify({ accountId: accountIdOf('alice'), modseq: 99 });
+    for (let passedMs = 0; passedMs < 120_000; passedMs += 5_000) {
+      await clock.waiting(5_000);
+      clock.advance(5_000);
+    }
+    expect(await client.line()).toBe('* OK Still here');
+    kv.faults.outage = false;
   });
 
   it('logs out who does not log in, and who is silent for half an hour', async () => {
@@ -165,6 +205,15 @@ describe('the end of a connection', () => {
     for (let line = await client.line(); line !== undefined; line = await client.line()) lines.push(line);
     expect(lines.at(-1)).toBe('* BYE Too many bad commands');
     expect(lines.length).toBe(defaultImapLimits.maxBadCommands + 2);
+  });
+
+  it('bears a client that asks in vain now and then for as long as it likes', async () => {
+    await start();
+    const client = await TestClient.login(server.port);
+    for (let i = 0; i < defaultImapLimits.maxBadCommands + 5; i++) {
+      expect((await client.command('GETQUOTAROOT INBOX')).at(-1)).toMatch(/BAD Unknown command/);
+      await client.ok('NOOP');
+    }
   });
 });
 

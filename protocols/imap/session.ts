@@ -224,6 +224,8 @@ export class ImapSession {
     }
     await this.#tellNews(news);
     if (reply.status === 'BAD') context.badCommands++;
+    // Who is known, and gets on, may ask in vain now and then for as long as the connection lasts.
+    else if (reply.status === 'OK' && context.account) context.badCommands = 0;
     commandsTotal.inc({ command: name, result: reply.status.toLowerCase() });
     commandSeconds.observe({ command: name }, (clock.monotonicMs() - startedMs) / 1000);
     if (!reply.isSent) context.output.write(`${tag} ${formatReply(reply)}\r\n`);

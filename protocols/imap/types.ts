@@ -41,13 +41,14 @@ export interface ImapLimits {
   maxBufferedInputBytes: number;
   /** Output that waits in the socket; then the command waits. */
   maxBufferedOutputBytes: number;
+  /** BADs before the connection ends; after login an OK in between makes the count begin again. */
   maxBadCommands: number;
   maxAuthFailures: number;
   /** Added to the answer of a failed login. */
   authFailureDelayMs: number;
   /** Messages of one MULTIAPPEND. */
   maxAppendMessages: number;
-  /** Bytes of APPENDs that all sessions of this process hold at one time; more wait. */
+  /** Bytes of APPENDs that all sessions of this process hold at one time; more wait. One account has a quarter of it, or one message. */
   maxAppendBytesInFlight: number;
   /** Messages whose text one SEARCH reads at one time. */
   searchConcurrency: number;

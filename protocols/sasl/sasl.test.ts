@@ -1,7 +1,9 @@
 /** The mechanisms against RFC 7677's vector and an independent client written here from RFC 5802. */
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Random } from '../../ops/telemetry/index.js';
+import { preparePassword } from '../../store/directory/passwords.js';
 import {
   decodeBase64,
   deriveScramKeys,
@@ -250,6 +252,40 @@ describe('decodeBase64', () => {
 });
 
 describe('prepareCredential', () => {
+  it('gives the same when it is done again: the directory prepares what a mechanism has prepared', () => {
+    const odd = fc.constantFrom(
+      '\u00a0',
+      '\u00ad',
+      '\u200b',
+      '\u200d',
+      '\u2011',
+      '\u3000',
+      '\ufb01',
+      '\uff21',
+      '\ufe0f',
+      'e\u0301',
+      '\u1e9b\u0323',
+      '\ufdfa',
+    );
+    const text = fc
+      .array(fc.oneof(odd, fc.string({ unit: 'grapheme', maxLength: 4 })), { maxLength: 12 })
+      .map((parts) => parts.join(''));
+    fc.assert(
+      fc.property(text, (typed) => {
+        const prepared = prepareCredential(typed);
+        if (prepared !== undefined) expect(prepareCredential(prepared)).toBe(prepared);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it('takes what the directory takes, and nothing else', () => {
+    // Once set, such a password could not be used with PLAIN; and the other way round.
+    for (const text of ['x\ufdd0', 'x\uffff', 'x\u200e', 'x\u202e', 'x\u{e0041}', 'x\u2ff0', '\u00e9'.repeat(600)])
+      expect(prepareCredential(text), JSON.stringify(text)).toBe(preparePassword(text));
+    expect(prepareCredential('\uff33\uff45\uff43')).toBe('Sec');
+  });
+
   it('refuses what can not be typed', () => {
     for (const bad of ['', 'a\u0007', '\ud800', '\u2028', '\ue000', '\u00ad', 'x'.repeat(1025)])
       expect(prepareCredential(bad)).toBeUndefined();

@@ -7,7 +7,7 @@ import type { KvStore } from '../kv/index.js';
 import { BlobCorrupt, BlobMissing } from './contract.js';
 import { chunkKey, headKey } from './keys.js';
 import { createBlobStore } from './store.js';
-import { gather, handClock, keyCounts, linkTo, openBench, textOf, upload } from './test-bench.js';
+import { gather, handClock, keyCounts, linkTo, openBench, textOf, unlinkFrom, upload } from './test-bench.js';
 
 const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
 
@@ -51,6 +51,41 @@ describe('round trips', () => {
       createBlobStore({ kv, clock, random: { float: Math.random, bytes: randomBytes }, logger: silentLogger, chunkBytes });
     expect(make(90_000)).toThrow(RangeError);
     expect(make(0)).toThrow(RangeError);
+  });
+
+  it('takes content octet by octet', async () => {
+    const { kv, blobs } = openBench({ inlineLimitBytes: 9_000, chunkBytes: 5_000 });
+    for (const size of [8_999, 15_001]) {
+      const content = randomBytes(size);
+      const blob = await upload(blobs, content, 1);
+      await linkTo(kv, blobs, blob, 'q');
+      expect(blob.id).toBe(sha256(content));
+      expect((await blobs.read(blob.id)).equals(content)).toBe(true);
+    }
+  });
+
+  it('links what is stored already by its name, and nothing that has gone', async () => {
+    const { kv, blobs, clock } = openBench({ headLimitBytes: 64 });
+    const content = randomBytes(200_000);
+    const { id, sizeBytes } = await upload(blobs, content);
+    const named = blobs.stored({ id, sizeBytes });
+    expect(named).toMatchObject({ id, sizeBytes });
+    await expect(linkTo(kv, blobs, named, 'q2')).rejects.toThrow(BlobMissing);
+    await linkTo(kv, blobs, await upload(blobs, content), 'q1');
+    await linkTo(kv, blobs, named, 'q2');
+    await unlinkFrom(kv, blobs, id, 'q1');
+    for (let i = 0; i < 3; i++) await blobs.purge({ nowSeconds: (clock.nowSeconds += 100) });
+    expect((await blobs.read(id)).equals(content)).toBe(true);
+    await unlinkFrom(kv, blobs, id, 'q2');
+    await blobs.purge({ nowSeconds: (clock.nowSeconds += 100) });
+    // Between tombstone and removal a link brings it back.
+    await linkTo(kv, blobs, named, 'q3');
+    for (let i = 0; i < 3; i++) await blobs.purge({ nowSeconds: (clock.nowSeconds += 100) });
+    expect((await blobs.read(id)).equals(content)).toBe(true);
+    await unlinkFrom(kv, blobs, id, 'q3');
+    for (let i = 0; i < 3; i++) await blobs.purge({ nowSeconds: (clock.nowSeconds += 100) });
+    await expect(linkTo(kv, blobs, named, 'q4')).rejects.toThrow(BlobMissing);
+    expect(await keyCounts(kv)).toEqual({ upload: 1, chunk: 4 });
   });
 
   it('takes one giant write, and empty ones', async () => {

@@ -15,6 +15,9 @@ import { type BlobSettings, nowSecondsOf } from './settings.js';
 const streamedBytes = counter('starling_blob_streamed_bytes_total', 'Content bytes of large blobs written while they arrived');
 const storedBytes = counter('starling_blob_stored_bytes_total', 'Bytes of large blobs as stored, after compression');
 
+/** Pieces that are shorter together are joined: who writes octet by octet must not cost a Buffer for each. */
+const joinBytes = 4096;
+
 /** A purge gave this upload up while it was still written: it had gone on for longer than `abandonedUploadSeconds`. */
 export class UploadLost extends Error {
   override readonly name = 'UploadLost';
@@ -99,15 +102,21 @@ export class StreamingWriter implements BlobWriter {
 
   #take(bytes: Buffer): Promise<void> | undefined {
     if (this.#large) return this.#absorb(bytes, 0);
-    this.#pending.push(bytes);
-    this.#pendingBytes += bytes.length;
+    this.#hold(bytes);
     if (this.#pendingBytes <= this.#settings.inlineLimitBytes) return undefined;
     const { clock, random } = this.#settings;
     this.#large = { hash: createHash('sha256'), storageId: random.bytes(storageIdBytes), startedSeconds: nowSecondsOf(clock) };
-    const content = this.#pending.length === 1 ? bytes : Buffer.concat(this.#pending, this.#pendingBytes);
+    const content = this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending, this.#pendingBytes);
     this.#pending = [];
     this.#pendingBytes = 0;
     return this.#absorb(content, 0);
+  }
+
+  #hold(bytes: Buffer): void {
+    const last = this.#pending.at(-1);
+    if (last && last.length + bytes.length <= joinBytes) this.#pending[this.#pending.length - 1] = Buffer.concat([last, bytes]);
+    else this.#pending.push(bytes);
+    this.#pendingBytes += bytes.length;
   }
 
   /** Cuts `bytes` from `offset` on into chunks. Answers a promise when a full batch has to wait for the one in flight. */
@@ -116,8 +125,7 @@ export class StreamingWriter implements BlobWriter {
     while (offset < bytes.length && this.#state !== 'aborted') {
       const part = bytes.subarray(offset, offset + chunkBytes - this.#pendingBytes);
       this.#large!.hash.update(part);
-      this.#pending.push(part);
-      this.#pendingBytes += part.length;
+      this.#hold(part);
       offset += part.length;
       if (this.#pendingBytes === chunkBytes) this.#sealChunk();
       if (this.#batchBytes < batchBytes) continue;

@@ -8,7 +8,8 @@ import { type CommandResult, GivenUp, runCommand, startProcess, waitFor } from '
 
 /** The repository's root, from sources and from dist/ alike. */
 export const repositoryRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/') ? '../../..' : '../..', import.meta.url));
-const command = join(repositoryRoot, 'node', 'cli', 'starling.mjs');
+/** What node runs for the `starling` command. */
+export const starlingCommand = join(repositoryRoot, 'node', 'cli', 'starling.mjs');
 
 /** The quickstart's ports without offset (README, "Ports"). */
 export const basePorts = {
@@ -83,7 +84,7 @@ export class NodeProcess {
   }
 
   async start(timeoutMs = 60_000): Promise<void> {
-    const args = [command, 'quickstart', '--data', this.data, '--port-offset', String(this.portOffset)];
+    const args = [starlingCommand, 'quickstart', '--data', this.data, '--port-offset', String(this.portOffset)];
     if (this.password !== '') args.push('--password', this.password);
     if (this.settingsFile) args.push('--config', this.settingsFile);
     const running = startProcess(process.execPath, args, { cwd: repositoryRoot, env: this.env });
@@ -162,6 +163,6 @@ export class NodeProcess {
 
   /** What node takes to run a `starling` operation on this node. */
   cliArguments(...args: string[]): string[] {
-    return [command, ...args, '--data', this.data];
+    return [starlingCommand, ...args, '--data', this.data];
   }
 }

@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { messagesByImapflow } from '../harness/clients.js';
 import { tokensOf } from '../harness/mailbox-tokens.js';
-import { NodeProcess } from '../harness/node-process.js';
-import { waitFor } from '../harness/processes.js';
+import { NodeProcess, starlingCommand } from '../harness/node-process.js';
+import { runCommand, waitFor } from '../harness/processes.js';
 import { SmtpDialog, tokenMessage } from '../harness/smtp-load.js';
 import { imapLogin, imapScram, smtpAuthPlain, TlsDialog } from '../harness/tls-dialog.js';
 
@@ -257,8 +257,10 @@ describe('wrong usage', () => {
   });
 
   it('help ends with 0, nothing at all with 2', async () => {
+    const bare = await runCommand(process.execPath, [starlingCommand]);
     const help = await node.cli('help');
-    expect(help.code).toBe(0);
+    expect([bare.code, help.code]).toEqual([2, 0]);
+    expect(bare.stdout).toBe(help.stdout);
     expect(help.stdout).toMatch(/starling account create ADDRESS/);
     expect(await node.cli('account', 'create', '--help')).toEqual(help);
   });

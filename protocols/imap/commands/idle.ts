@@ -35,9 +35,7 @@ async function tellNews(context: SessionContext): Promise<boolean> {
     context.logger.warn({ err: error }, 'no news in IDLE: the store is unavailable');
     return false;
   }
-  const hasNews = context.selected?.hasNews ?? false;
-  context.announce(true);
-  return hasNews;
+  return context.announce(true);
 }
 
 async function waitForDone(context: SessionContext): Promise<Reply> {
@@ -54,18 +52,18 @@ async function waitForDone(context: SessionContext): Promise<Reply> {
     if (context.isDraining) throw new ConnectionClosed();
     output.flush();
     await output.ready();
-    if (context.hasNotice) {
-      if (await tellNews(context)) lastSentMs = clock.monotonicMs();
-      // Still set: the store is unavailable. Asked again a little later, unless the client speaks first.
-      if (context.hasNotice && (await input.wait(retryMs)) === 'ended') throw new ConnectionClosed();
-      continue;
-    }
     const quietMs = clock.monotonicMs() - lastSentMs;
     if (quietMs >= limits.keepAliveMs) {
       lastSentMs = clock.monotonicMs();
       context.untagged('OK Still here');
       // Also the moment to find what no notice told (TRAPS 18).
       await tellNews(context);
+      continue;
+    }
+    if (context.hasNotice) {
+      if (await tellNews(context)) lastSentMs = clock.monotonicMs();
+      // Still set: the store is unavailable. Asked again a little later, unless the client speaks first.
+      if (context.hasNotice && (await input.wait(retryMs)) === 'ended') throw new ConnectionClosed();
       continue;
     }
     if ((await input.wait(limits.keepAliveMs - quietMs)) === 'ended') throw new ConnectionClosed();

@@ -21,6 +21,8 @@ const useOfRole: Record<string, string> = {
 const rootAnswer = `(\\Noselect) "${separator}" ""`;
 const maxPatterns = 32;
 const maxPatternBytes = 1_024;
+/** Time after which others get a turn. */
+const turnMs = 10;
 
 interface ListRequest {
   onlySubscribed: boolean;
@@ -118,11 +120,9 @@ async function writeMatches(context: SessionContext, request: ListRequest, all: 
   const matchers = request.patterns.map(mailboxPattern);
   const parents = new Set(all.map(({ mailbox }) => mailbox.parentId));
   const subscribedAbove = request.recursiveMatch ? parentsOfSubscribed(all) : undefined;
-  for (const [at, { mailbox, counts }] of all.entries()) {
-    if (at % 200 === 199) {
-      await context.output.ready();
-      await yieldEventLoop();
-    }
+  const giveTurn = turns(context);
+  for (const { mailbox, counts } of all) {
+    await giveTurn();
     const name = mailbox.path.join(separator);
     if (!matchers.some((matches) => matches(name))) continue;
     if (request.onlySpecialUse && !useOfRole[mailbox.role ?? '']) continue;
@@ -134,6 +134,19 @@ async function writeMatches(context: SessionContext, request: ListRequest, all: 
     context.untagged(`LIST (${attributes}) "${separator}" ${context.mailboxText(mailbox.path)}${extended}`);
     if (request.statusItems) context.untagged(formatStatus(context, mailbox, counts, request.statusItems));
   }
+}
+
+/** Matching a long pattern may take milliseconds per mailbox, and the client its time to read: to be called before each mailbox. */
+function turns({ services, output }: SessionContext): () => Promise<void> | undefined {
+  const { clock } = services;
+  let turnStartMs = clock.monotonicMs();
+  return () => {
+    if (clock.monotonicMs() - turnStartMs < turnMs) return output.ready();
+    return yieldEventLoop().then(() => {
+      turnStartMs = clock.monotonicMs();
+      return output.ready();
+    });
+  };
 }
 
 function attributesOf(mailbox: Mailbox, hasChildren: boolean, withSubscription: boolean): string {
@@ -172,8 +185,10 @@ export const lsub: Command = {
     const all = await context.services.mail.mailboxes(context.accountId);
     // RFC 3501 6.3.9: with %, a parent that is not subscribed itself stands for subscribed ones below, as \Noselect.
     const above = pattern.includes('%') ? parentsOfSubscribed(all) : undefined;
+    const giveTurn = turns(context);
     for (const { mailbox } of all) {
       if (!mailbox.isSubscribed && !above?.has(mailbox.id)) continue;
+      await giveTurn();
       if (!matches(mailbox.path.join(separator))) continue;
       const attributes = mailbox.isSubscribed ? '' : '\\Noselect';
       context.untagged(`LSUB (${attributes}) "${separator}" ${context.mailboxText(mailbox.path)}`);

@@ -21,6 +21,7 @@ import {
 } from '../../message/index.js';
 import { msPerDay } from '../grammar/dates.js';
 import { type SearchKey, searchText, type TextField } from '../grammar/search-keys.js';
+import { inRanges, type Ranges } from '../grammar/sequence-set.js';
 
 /** What is known of one message. */
 export interface Facts {
@@ -33,8 +34,8 @@ export interface Facts {
   decoded?: { header?: string; body?: string };
 }
 
-/** UIDs that the sets of the program name, resolved before the first message is looked at. */
-export type ResolvedSets = ReadonlyMap<SearchKey, ReadonlySet<number>>;
+/** Ranges of UIDs that the sets of the program name, resolved before the first message is looked at. */
+export type ResolvedSets = ReadonlyMap<SearchKey, Ranges>;
 
 export interface Evaluation {
   sets: ResolvedSets;
@@ -76,7 +77,7 @@ export function evaluate(key: SearchKey, facts: Facts, evaluation: Evaluation): 
       return entry.isDeleted;
     case 'sequence':
     case 'uid':
-      return evaluation.sets.get(key)?.has(entry.uid) ?? false;
+      return inRanges(evaluation.sets.get(key) ?? [], entry.uid);
     case 'larger':
       return entry.sizeBytes > key.bytes;
     case 'smaller':

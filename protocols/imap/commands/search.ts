@@ -8,16 +8,16 @@ import { type Command, withMailbox } from '../command.js';
 import { type SessionContext, yieldEventLoop } from '../context.js';
 import { formatString } from '../grammar/format.js';
 import { readSearch, type SearchKey, type SearchProgram } from '../grammar/search-keys.js';
-import { formatNumbers } from '../grammar/sequence-set.js';
+import { formatNumbers, type Ranges } from '../grammar/sequence-set.js';
 import { ok } from '../replies.js';
 import type { SelectedMailbox } from '../selected.js';
 import { readSummaries } from '../summaries.js';
-import { type Evaluation, evaluate, type Facts, needsOf } from './search-evaluation.js';
+import { type Evaluation, evaluate, type Facts, needsOf, type ResolvedSets } from './search-evaluation.js';
 
 /** Messages whose summaries are read at one time. */
 const summaryBatch = 250;
-/** Messages that the index alone decides, between two looks at the clock. */
-const indexBatch = 2_000;
+/** Messages that the index alone decides, between two looks at the clock. A program may have thousands of keys. */
+const indexBatch = 64;
 /** Bytes of messages that are read at one time, unless a single one is larger. */
 const maxBytesAtOnce = 4_194_304;
 const turnMs = 10;
@@ -68,9 +68,7 @@ class SearchRun {
     this.#context = context;
     this.#selected = selected;
     this.#key = key;
-    const sets = new Map<SearchKey, ReadonlySet<number>>();
-    collectSets(context, key, sets);
-    this.#evaluation = { sets, nowMs: context.services.clock.nowMs() };
+    this.#evaluation = { sets: resolveSets(context, key), nowMs: context.services.clock.nowMs() };
     this.#needsThreadId = needsOf(key).threadId;
     this.#turnStartMs = context.services.clock.monotonicMs();
   }
@@ -153,14 +151,24 @@ class SearchRun {
   }
 }
 
-function collectSets(context: SessionContext, key: SearchKey, sets: Map<SearchKey, ReadonlySet<number>>): void {
-  if (key.kind === 'sequence' || key.kind === 'uid') sets.set(key, new Set(context.resolve(key.set, key.kind === 'uid')));
-  else if (key.kind === 'and') for (const inner of key.keys) collectSets(context, inner, sets);
-  else if (key.kind === 'not') collectSets(context, key.key, sets);
-  else if (key.kind === 'or') {
-    collectSets(context, key.left, sets);
-    collectSets(context, key.right, sets);
-  }
+/** As ranges, and `$` once for all its occurrences: a command can name a large mailbox thousands of times. */
+function resolveSets(context: SessionContext, program: SearchKey): ResolvedSets {
+  const sets = new Map<SearchKey, Ranges>();
+  let saved: Ranges | undefined;
+  const visit = (key: SearchKey): void => {
+    if (key.kind === 'sequence' || key.kind === 'uid') {
+      const byUid = key.kind === 'uid';
+      if (key.set.kind === 'saved') saved ??= context.resolveRanges(key.set, byUid);
+      sets.set(key, key.set.kind === 'saved' ? saved! : context.resolveRanges(key.set, byUid));
+    } else if (key.kind === 'and') for (const inner of key.keys) visit(inner);
+    else if (key.kind === 'not') visit(key.key);
+    else if (key.kind === 'or') {
+      visit(key.left);
+      visit(key.right);
+    }
+  };
+  visit(program);
+  return sets;
 }
 
 function respond(

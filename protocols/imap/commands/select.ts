@@ -2,7 +2,7 @@
 import type { MailboxIndex } from '../../../store/mail/contract.js';
 import { type Command, loggedIn, withMailbox } from '../command.js';
 import type { SessionContext } from '../context.js';
-import { flagName, systemFlags } from '../grammar/format.js';
+import { flagNames, systemFlags } from '../grammar/format.js';
 import { no, ok, type Reply } from '../replies.js';
 import { SelectedMailbox } from '../selected.js';
 
@@ -75,7 +75,7 @@ async function open(context: SessionContext, path: string[], isReadOnly: boolean
 function flagsInUse(index: MailboxIndex, uids: readonly number[]): string {
   const listed = new Set(`${systemFlags} ${commonKeywords}`.split(' '));
   for (let i = Math.max(0, uids.length - 1_000); i < uids.length && listed.size < maxListedKeywords; i++) {
-    for (const keyword of index.get(uids[i]!)?.keywords ?? []) listed.add(flagName(keyword));
+    for (const name of flagNames(index.get(uids[i]!)?.keywords ?? [])) listed.add(name);
   }
   return [...listed].join(' ');
 }

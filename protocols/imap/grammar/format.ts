@@ -66,7 +66,7 @@ const systemKeywords = new Map([
 export const systemFlags = '\\Answered \\Flagged \\Deleted \\Seen \\Draft';
 
 /** IMAP's spelling of a stored keyword. */
-export function flagName(keyword: string): string {
+function flagName(keyword: string): string {
   return imapNames.get(keyword) ?? keyword;
 }
 
@@ -74,6 +74,11 @@ export function flagName(keyword: string): string {
 export function keywordOf(flag: string): string | undefined {
   const lower = flag.toLowerCase();
   return flag.startsWith('\\') ? systemKeywords.get(lower) : lower;
+}
+
+/** IMAP's spellings of stored keywords, without those that are no atoms: IMAP has no way to write them. */
+export function flagNames(keywords: readonly string[]): string[] {
+  return keywords.filter((keyword) => atomPattern.test(keyword)).map(flagName);
 }
 
 const flagLists = new Map<string, string>();
@@ -85,7 +90,7 @@ export function formatFlags(keywords: readonly string[], isDeleted: boolean): st
   const key = `${isDeleted ? '1' : '0'}${keywords.join(' ')}`;
   const known = flagLists.get(key);
   if (known) return known;
-  const names = keywords.map(flagName);
+  const names = flagNames(keywords);
   if (isDeleted) names.push('\\Deleted');
   const list = `(${names.join(' ')})`;
   if (flagLists.size >= maxCachedFlagLists) flagLists.clear();

@@ -317,5 +317,8 @@ describe('flags', () => {
   it('are spelt as IMAP does', () => {
     expect(formatFlags(['$seen', '$forwarded', 'custom'], true)).toBe('(\\Seen $Forwarded custom \\Deleted)');
     expect(formatFlags([], false)).toBe('()');
+    // Keywords that IMAP has no way to write are left out: one of them would put the client out of step.
+    expect(formatFlags(['$seen', 'two words', 'a)b', '', 'für', '[x]', 'a"b', 'good'], false)).toBe('(\\Seen good)');
+    expect(formatFlags(['a b'], true)).toBe('(\\Deleted)');
   });
 });

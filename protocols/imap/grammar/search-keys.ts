@@ -39,10 +39,14 @@ export interface SearchProgram {
   usesModseq: boolean;
 }
 
+/** BODY and TEXT keys of one program: each looks through all of a message, which nobody can interrupt. */
+const maxTextKeys = 32;
+
 interface Reading {
   cursor: Cursor;
   charset: string;
   keys: number;
+  textKeys: number;
   usesModseq: boolean;
 }
 
@@ -57,7 +61,7 @@ export function readSearch(cursor: Cursor, utf8Enabled: boolean): SearchProgram 
     if (returns.size === 0) returns.add('ALL');
     cursor.space();
   }
-  const reading: Reading = { cursor, charset: 'utf-8', keys: 0, usesModseq: false };
+  const reading: Reading = { cursor, charset: 'utf-8', keys: 0, textKeys: 0, usesModseq: false };
   if (cursor.seesWord('CHARSET ')) {
     cursor.word();
     cursor.space();
@@ -156,6 +160,7 @@ function readKeyWithArgument(reading: Reading, name: string): SearchKey {
       return { kind: 'field', field: name.toLowerCase() as TextField, text: readText(reading) };
     case 'BODY':
     case 'TEXT':
+      if (++reading.textKeys > maxTextKeys) throw new ImapSyntaxError('Too many BODY and TEXT keys', 'LIMIT', 'NO');
       return { kind: name === 'BODY' ? 'body' : 'text', text: readText(reading) };
     case 'HEADER': {
       const field = cursor.astring().toLowerCase();

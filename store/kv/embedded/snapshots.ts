@@ -46,13 +46,24 @@ export class SnapshotPool {
       return new SharedSnapshot(this, current);
     if (current && current.users === 0) this.end(current, 'released');
     const connection = this.#connect();
-    if (!connection) return new Promise<void>((resolve) => this.#waiting.push(resolve)).then(() => this.acquire(minVersion));
+    if (!connection) return this.#afterOthers(minVersion);
     const view = new View(connection, this.#begin(connection), nowMs);
     this.#views.add(view);
     this.#current = view;
     this.history.pin(view.version);
     this.#sweeper ??= this.clock.setTimer(sweepMs, () => this.#sweep(), { background: true });
     return new SharedSnapshot(this, view);
+  }
+
+  /** Waits for a connection. Whoever can't get a view after all lets the next one find out, too: there may be no view left whose end would wake it. */
+  async #afterOthers(minVersion: number): Promise<Snapshot> {
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await this.acquire(minVersion);
+    } catch (error) {
+      this.#waiting.shift()?.();
+      throw error;
+    }
   }
 
   /** Nobody uses `view` at the moment. It stays for those that begin in the same turn of the event loop. */
