@@ -3,6 +3,7 @@ import { randomInt } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { DirectoryError } from '../store/directory/index.js';
+import { KvError } from '../store/kv/index.js';
 import { quickstartAccounts, quickstartDomain } from './config/quickstart.js';
 import type { Config } from './config/schema.js';
 import { StartError, type Stores } from './stores.js';
@@ -59,8 +60,9 @@ export async function prepareQuickstart(
   try {
     return await prepareAccounts(stores, data, password);
   } catch (error) {
-    if (!(error instanceof DirectoryError)) throw error;
-    throw new StartError(`can't make the accounts: ${error.message}`, { cause: error });
+    const isKnown = error instanceof DirectoryError || error instanceof KvError || (error as NodeJS.ErrnoException).syscall;
+    if (error instanceof StartError || !isKnown) throw error;
+    throw new StartError(`can't make the accounts: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -72,16 +72,20 @@ async function answer(
 export async function startControlServer(path: string, context: OperationContext, logger: Logger): Promise<ControlServer> {
   if (Buffer.byteLength(path) > maxSocketPathBytes)
     throw new Error(`the socket path ${path} is longer than ${maxSocketPathBytes} bytes`);
-  rmSync(path, { force: true });
   const server: Server = createServer((request, response) => void answer(request, response, context, logger));
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    // The socket is made with the process's umask: narrow it for the moment of its making, so that nobody else can slip in before the chmod.
-    const umask = process.umask(0o177);
-    server.listen(path, resolve);
-    process.umask(umask);
-  });
-  chmodSync(path, 0o600);
+  try {
+    rmSync(path, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      // The socket is made with the process's umask: narrow it for the moment of its making, so that nobody else can slip in before the chmod.
+      const umask = process.umask(0o177);
+      server.listen(path, resolve);
+      process.umask(umask);
+    });
+    chmodSync(path, 0o600);
+  } catch (error) {
+    throw new Error(`the control socket cannot listen on ${path}: ${(error as Error).message}`, { cause: error });
+  }
   return {
     async close() {
       await new Promise<void>((resolve) => {

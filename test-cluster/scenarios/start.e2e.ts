@@ -124,6 +124,22 @@ describe('a start that fails', () => {
     expect(existsSync(join(folder, 'kept', 'control.sock'))).toBe(false);
   });
 
+  it.each([
+    ['the control socket can not be made', 'control.sock/x', /the control socket cannot listen on/],
+    ['the passwords can not be kept', 'quickstart.json.new/x', /can't make the accounts: EISDIR/],
+    ['the passwords can not be read', 'quickstart.json/x', /can't read the passwords: EISDIR/],
+    ['the certificate can not be kept', 'tls', /can't use the certificate: E/],
+    ['the store is damaged', 'store/kv.sqlite', /kv\.sqlite can't be opened/],
+  ])('because %s', async (_what, path, sentence) => {
+    const data = `because-${path.replace(/\W/g, '-')}`;
+    mkdirSync(join(folder, data, path, '..'), { recursive: true });
+    writeFileSync(join(folder, data, path), 'nonsense'.repeat(3_000));
+    const { code, said } = await quickstart(data);
+    expect(code).toBe(1);
+    expect(said).toMatch(oneSentence);
+    expect(said).toMatch(sentence);
+  });
+
   it('because it was called wrongly', async () => {
     for (const args of [['extra'], ['--password', ''], ['--port-offset', '70000'], ['--nonsense']]) {
       const { code, said } = await quickstart('usage', ...args);
