@@ -151,6 +151,11 @@ class Node implements RunningNode {
       logger,
       deliver: (job, signal) => this.#delivery.deliver(job, signal),
       putOff: (job, error) => this.#delivery.putOff(job, error),
+      // Whoever declared this node dead has its claims: it must not go on taking mail that it can't deliver.
+      onFenced: () => {
+        logger.fatal({ nodeId: this.#nodeId }, 'another node has declared this one dead; stopping');
+        this.drain();
+      },
       limits: { maxRemoteDeliveries: config.outbound.maxConcurrentDeliveries },
     });
     this.#receiver = createReceiver({ ...shared, desk: this.#runner, authBackend: createSaslBackend(stores.directory, logger) });

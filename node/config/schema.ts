@@ -56,7 +56,7 @@ export const configSchema = z.strictObject({
   directory: emptyDefault(z.strictObject({ minPasswordCharacters: z.int().min(1).max(128).default(8) })),
   smtp: emptyDefault(
     z.strictObject({
-      maxMessageBytes: z.int().min(1_024).default(52_428_800),
+      maxMessageBytes: z.int().min(1_024).max(200_000_000).default(52_428_800),
       maxRecipients: z.int().min(1).max(10_000).default(1_000),
       /** An authenticated user may only send as one of their own addresses (FEATURES A5). */
       mustMatchSender: z.boolean().default(true),
@@ -70,7 +70,7 @@ export const configSchema = z.strictObject({
   ),
   imap: emptyDefault(
     z.strictObject({
-      maxAppendBytes: z.int().min(1_024).default(52_428_800),
+      maxAppendBytes: z.int().min(1_024).max(200_000_000).default(52_428_800),
       idleKeepAliveSeconds: z.number().positive().default(120),
       autoLogoutSeconds: z.number().positive().default(1_800),
     }),

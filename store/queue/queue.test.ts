@@ -4,7 +4,7 @@ import { type BlobStore, createBlobStore } from '../blobs/index.js';
 import { key, keysFrom, keysUnder, subspace } from '../keyspace.js';
 import { type KvTransaction, MemoryDatabase, type MemoryStore, openMemoryStore } from '../kv/index.js';
 import { type ClaimedDestination, ClaimLost, createQueue, type NewQueueMessage, type NodeIdentity, type Queue } from './index.js';
-import { dueKey } from './records.js';
+import { destinationKey, dueKey } from './records.js';
 import { allShards, ownerOf, shardOf, shardsOf } from './shards.js';
 
 const nowSeconds = 1_800_000_000;
@@ -411,5 +411,24 @@ describe('operators', () => {
     off();
     queue.announceDue();
     expect(woken).toBe(2);
+  });
+});
+
+describe('a record that this node can not read', () => {
+  it('is left where it is and stops nobody else', async () => {
+    const damaged = newMessage({ 'a.test': ['x@a.test'] });
+    const sound = newMessage({ 'b.test': ['x@b.test'] });
+    for (const message of [damaged, sound])
+      await kv.transact(async (tx) => void (await queue.enqueue(tx, message, { nowSeconds })));
+    const before = Buffer.from([0xc1, 0xff]);
+    await kv.transact(async (tx) => tx.set(destinationKey({ queueId: damaged.id, domain: 'a.test', part: 0 }), before));
+    const { entries } = await queue.due(allShards, nowSeconds + 1, 10);
+    expect(entries).toHaveLength(2);
+    const claimed = await queue.claim(nodeA, entries);
+    expect(claimed.map(({ message }) => message.id)).toEqual([sound.id]);
+    expect((await queue.claimsOf(nodeA, 10)).map(({ message }) => message.id)).toEqual([sound.id]);
+    const kept = await kv.read((reads) => reads.get(destinationKey({ queueId: damaged.id, domain: 'a.test', part: 0 })));
+    expect(kept).toEqual(before);
+    expect((await queue.due(allShards, nowSeconds + 1, 10)).entries.map(({ queueId }) => queueId)).toEqual([damaged.id]);
   });
 });

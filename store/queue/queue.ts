@@ -27,7 +27,7 @@ import * as records from './records.js';
 
 const claimsTotal = counter<'result'>(
   'starling_queue_claims_total',
-  'Claims: won, lost to another node, stale due entry removed',
+  'Claims: won, lost to another node, stale due entry removed, record that this node can not read',
   ['result'],
 );
 
@@ -62,6 +62,9 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
       claimsTotal.inc({ result: 'won' }, outcome.claimed.length);
       claimsTotal.inc({ result: 'lost' }, outcome.lost);
       claimsTotal.inc({ result: 'stale' }, outcome.stale);
+      claimsTotal.inc({ result: 'unreadable' }, outcome.unreadable.length);
+      if (outcome.unreadable.length > 0)
+        logger.error({ queueIds: outcome.unreadable }, 'queue records that this node can not read');
       if (outcome.orphans.length > 0) logger.error({ orphans: outcome.orphans }, 'queue destinations without a message removed');
       for (const one of outcome.claimed) won.push(one);
     }
@@ -210,6 +213,7 @@ interface ChunkOutcome {
   lost: number;
   stale: number;
   orphans: string[];
+  unreadable: string[];
 }
 
 /** `tried`: epochs that earlier runs of this body wrote, for the case that one of them was committed after all. */
@@ -219,7 +223,7 @@ async function claimChunk(
   entries: readonly DueEntry[],
   tried: Map<DueEntry, number>,
 ): Promise<ChunkOutcome> {
-  const outcome: ChunkOutcome = { claimed: [], lost: 0, stale: 0, orphans: [] };
+  const outcome: ChunkOutcome = { claimed: [], lost: 0, stale: 0, orphans: [], unreadable: [] };
   const [fence, ...values] = await tx.getMany([
     records.fenceKey(node.nodeId),
     ...entries.map(records.destinationKey),
@@ -231,8 +235,13 @@ async function claimChunk(
   for (const [i, entry] of entries.entries()) {
     const value = values[i];
     const messageValue = values[entries.length + i];
-    const destination = value && records.decodeDestination(entry, value);
-    if (!destination || !messageValue) {
+    const record = readRecords(messages, entry, value, messageValue);
+    if (record === 'unreadable') {
+      outcome.unreadable.push(entry.queueId);
+      continue;
+    }
+    const { destination, message } = record;
+    if (!destination || !message) {
       // TRAPS 13: an entry whose message is gone would be read by every scan of every node.
       tx.clear(records.dueKey(entry, entry.dueAtSeconds));
       outcome.stale++;
@@ -251,10 +260,10 @@ async function claimChunk(
       const mine: Destination = { ...destination, state: 'claimed', epoch: claim.epoch, claim };
       tx.clear(records.dueKey(entry, entry.dueAtSeconds));
       writeClaimed(tx, mine);
-      outcome.claimed.push({ message: messageOf(messages, entry.queueId, messageValue), destination: mine, claim });
+      outcome.claimed.push({ message, destination: mine, claim });
     } else if (own) {
       const { claim } = destination;
-      outcome.claimed.push({ message: messageOf(messages, entry.queueId, messageValue), destination, claim: claim! });
+      outcome.claimed.push({ message, destination, claim: claim! });
     } else if (values[entries.length * 2 + i]) {
       tx.clear(records.dueKey(entry, entry.dueAtSeconds));
       outcome.stale++;
@@ -265,10 +274,24 @@ async function claimChunk(
   return outcome;
 }
 
-function messageOf(known: Map<string, QueueMessage>, id: string, value: Buffer): QueueMessage {
-  let message = known.get(id);
-  if (!message) known.set(id, (message = records.decodeMessage(id, value)));
-  return message;
+/**
+ * What these values say; `unreadable` when this node can't read them (damaged, or written by a newer version): they are left for whoever can, and must not
+ * stop the others.
+ */
+function readRecords(
+  known: Map<string, QueueMessage>,
+  ref: records.DestinationRef,
+  destinationValue: Buffer | undefined,
+  messageValue: Buffer | undefined,
+): { destination?: Destination; message?: QueueMessage } | 'unreadable' {
+  try {
+    const destination = destinationValue && records.decodeDestination(ref, destinationValue);
+    let message = known.get(ref.queueId);
+    if (!message && messageValue) known.set(ref.queueId, (message = records.decodeMessage(ref.queueId, messageValue)));
+    return { destination, message };
+  } catch {
+    return 'unreadable';
+  }
 }
 
 async function claimsOf(
@@ -294,12 +317,12 @@ async function claimsOf(
         ...refs.map(({ queueId }) => records.messageKey(queueId)),
       ]);
       const claims: ClaimedDestination[] = [];
+      const messages = new Map<string, QueueMessage>();
       for (const [i, ref] of refs.entries()) {
-        const [value, messageValue] = [values[i], values[refs.length + i]];
-        if (!value || !messageValue) continue;
-        const destination = records.decodeDestination(ref, value);
-        const { claim } = destination;
-        if (claim) claims.push({ message: records.decodeMessage(ref.queueId, messageValue), destination, claim });
+        const record = readRecords(messages, ref, values[i], values[refs.length + i]);
+        if (record === 'unreadable' || !record.destination || !record.message) continue;
+        const { destination, message } = record;
+        if (destination.claim) claims.push({ message, destination, claim: destination.claim });
       }
       return claims;
     },

@@ -212,7 +212,9 @@ export class Committer {
   #onMessage(message: FromWriter): void {
     if (message.type === 'warning') this.logger.warn({ reason: message.message }, 'the log could not be moved into the database');
     if (message.type !== 'done' && message.type !== 'failed') return;
-    const batch = this.#inFlight!;
+    const batch = this.#inFlight;
+    // A thread that was given up may still be heard: only the answer to what is on its way now counts.
+    if (batch?.version !== message.version) return;
     this.#inFlight = undefined;
     this.#keepBuffer(message.buffer);
     batchSeconds.observe((this.clock.monotonicMs() - batch.sentAtMs) / 1000);
@@ -250,8 +252,11 @@ export class Committer {
     this.#thread = undefined;
     const batch = this.#inFlight;
     void this.#restart().then(() => {
-      this.#inFlight = undefined;
-      if (batch) this.#fail(batch, 'unknown', error.message, this.#durableVersion);
+      // The new thread may be at work on the next batch already.
+      if (batch && this.#inFlight === batch) {
+        this.#inFlight = undefined;
+        this.#fail(batch, 'unknown', error.message, this.#durableVersion);
+      }
       this.#send();
     });
   }

@@ -49,6 +49,21 @@ describe('a lost writer thread', () => {
     await store.close();
   });
 
+  it('costs nobody anything when it was idle, and commits gather until it is replaced', async () => {
+    const store = await openEmbeddedStore({ directory: join(root, 'idle') });
+    for (let round = 0; round < 3; round++) {
+      const victim = workers.at(-1)!;
+      const gone = new Promise((resolve) => victim.once('exit', resolve));
+      loseWriter();
+      await gone;
+      const put = (name: string) => store.transact(async (tx) => tx.set(key(name), Buffer.alloc(500)), { maxAttempts: 1 });
+      await Promise.all([put(`a${round}`), put(`b${round}`)]);
+      await put(`c${round}`);
+    }
+    expect(await store.read((reads) => reads.getRange(key(''), Buffer.from('k0')))).toHaveLength(9);
+    await store.close();
+  });
+
   it('is told as commit-unknown to who does not retry', async () => {
     const store = await openEmbeddedStore({ directory: join(root, 'unknown') });
     const committing = store.transact(async (tx) => tx.set(key('a'), Buffer.alloc(5000)), { maxAttempts: 1 });
