@@ -19,7 +19,10 @@ module.exports = {
       name: 'cluster-imports-kv-settings-floor',
       severity: 'error',
       from: { path: '^cluster/' },
-      to: { path: '^(node|store|protocols|ops|test-cluster)/', pathNot: '^(ops/telemetry|store/kv|store/settings|store/keyspace)' },
+      to: {
+        path: '^(node|store|protocols|ops|test-cluster)/',
+        pathNot: '^(ops/telemetry|store/kv|store/settings|store/keyspace)',
+      },
     },
     {
       name: 'protocols-never-cluster-or-node',
@@ -45,7 +48,12 @@ module.exports = {
       from: { path: production, pathNot: '\\.(test|e2e|bench)\\.ts$' },
       to: { dependencyTypes: ['npm-dev'] },
     },
-    { name: 'resolvable', severity: 'error', from: {}, to: { couldNotResolve: true, pathNot: '^(uWebSockets\\.js|@uwsjs/|node:sqlite)' } },
+    {
+      name: 'resolvable',
+      severity: 'error',
+      from: {},
+      to: { couldNotResolve: true, pathNot: '^(uWebSockets\\.js|@uwsjs/|node:sqlite)' },
+    },
   ],
   options: {
     doNotFollow: { path: 'node_modules' },
