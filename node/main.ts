@@ -26,7 +26,8 @@ import {
   type Receiver,
 } from './mailflow/index.js';
 import { createPurger, createQueueRunner, type Purger, type QueueRunner } from './services/index.js';
-import { openStores, StartError, type Stores } from './stores.js';
+import { StartError } from './start-error.js';
+import { openStores, type Stores } from './stores.js';
 import { version } from './version.js';
 
 const nodeInfo = gauge('starling_node_info', 'Always 1; what this node is, in its labels.', ['version', 'backend']);

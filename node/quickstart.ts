@@ -6,7 +6,8 @@ import { DirectoryError } from '../store/directory/index.js';
 import { KvError } from '../store/kv/index.js';
 import { quickstartAccounts, quickstartDomain } from './config/quickstart.js';
 import type { Config } from './config/schema.js';
-import { StartError, type Stores } from './stores.js';
+import { StartError } from './start-error.js';
+import type { Stores } from './stores.js';
 
 export interface QuickstartAccount {
   address: string;

@@ -8,11 +8,7 @@ import { KvError, type KvStore, openEmbeddedStore } from '../store/kv/index.js';
 import { createMailStore, type OpenMailStore } from '../store/mail/index.js';
 import { createQueue, type Queue } from '../store/queue/index.js';
 import type { Config } from './config/schema.js';
-
-/** A node can't start; `message` is a sentence for its operator. */
-export class StartError extends Error {
-  override readonly name = 'StartError';
-}
+import { StartError } from './start-error.js';
 
 /** Mail is routed by directory answers of at most this age; passwords are always checked afresh. */
 const lookupFreshMs = 50;

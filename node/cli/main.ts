@@ -3,17 +3,16 @@
  * socket) or, when none runs, on the store itself. Exit codes: 0 done, 1 refused or failed, 2 usage.
  */
 import { ConfigError } from '../config/load.js';
-import { StartError } from '../stores.js';
+import { StartError } from '../start-error.js';
 import { UsageError } from './arguments.js';
-import { runOperation } from './operate.js';
 import { printHelp } from './output.js';
-import { runQuickstart, runServe } from './run-node.js';
 import { tolerateClosedOutput } from './streams.js';
 
 // Whatever this process makes is for its user alone: the store's files, above all.
 process.umask(0o077);
 tolerateClosedOutput();
 
+/** What a command needs is loaded when it is asked for: an operation on a running node loads no node. */
 async function main(argv: string[]): Promise<number> {
   const [command, ...rest] = argv;
   switch (command) {
@@ -24,11 +23,11 @@ async function main(argv: string[]): Promise<number> {
       printHelp();
       return command === undefined ? 2 : 0;
     case 'quickstart':
-      return runQuickstart(rest);
+      return (await import('./run-node.js')).runQuickstart(rest);
     case 'serve':
-      return runServe(rest);
+      return (await import('./run-node.js')).runServe(rest);
     default:
-      return runOperation(argv);
+      return (await import('./operate.js')).runOperation(argv);
   }
 }
 

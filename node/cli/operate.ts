@@ -1,11 +1,11 @@
 /** Runs one operation: on the running node through its control socket, else on the store directly. */
 import { join } from 'node:path';
-import { createLogger } from '../../ops/telemetry/index.js';
-import { KvError } from '../../store/kv/index.js';
+import { KvError } from '../../store/kv/contract.js';
 import { ControlRefused, callControl, NoNodeRunning } from '../api/control-client.js';
 import { type Operation, type OperationArguments, OperationRefused, operations } from '../api/operations.js';
 import { checkConfig, loadConfig } from '../config/load.js';
-import { openStores, StartError } from '../stores.js';
+import type { Config } from '../config/schema.js';
+import { StartError } from '../start-error.js';
 import { parseArguments, UsageError, wholeNumber } from './arguments.js';
 import { printHelp, printResult } from './output.js';
 
@@ -66,12 +66,7 @@ export function checkUsage(name: string, { usage }: Operation, { positionals, fl
   if (typeof flags.limit === 'string') wholeNumber(flags.limit, '--limit', 1, 10_000);
 }
 
-async function perform(
-  name: string,
-  args: OperationArguments,
-  data: string,
-  config: Parameters<typeof openStores>[0],
-): Promise<unknown> {
+async function perform(name: string, args: OperationArguments, data: string, config: Config): Promise<unknown> {
   try {
     return await callControl(join(data, 'control.sock'), name, args);
   } catch (error) {
@@ -79,6 +74,7 @@ async function perform(
   }
   const operation = operations[name]!;
   if (operation.needsNode) throw new OperationRefused(`no node is running on ${data}`);
+  const [{ openStores }, { createLogger }] = await Promise.all([import('../stores.js'), import('../../ops/telemetry/index.js')]);
   const stores = await openStores({ ...config, data }, { logger: createLogger({ level: 'warn' }), createIfAbsent: false });
   try {
     return await operation.run({ stores }, args);

@@ -7,7 +7,6 @@ import { type RunningNode, startNode } from '../main.js';
 import { prepareQuickstart, quickstartGreeting } from '../quickstart.js';
 import { parseArguments, refusePositionals, UsageError, wholeNumber } from './arguments.js';
 import { exitOnUncaught, signalHandler } from './signals.js';
-import { tolerateLostLog } from './streams.js';
 
 /** Runs until SIGTERM, SIGINT or `node drain`; a second signal ends at once. Returns the exit code. */
 async function runUntilStopped(
@@ -16,7 +15,6 @@ async function runUntilStopped(
   isHeldBack = false,
 ): Promise<number> {
   const logger = createLogger({ level: config.log.level });
-  tolerateLostLog(logger);
   exitOnUncaught(logger);
   let node: RunningNode | undefined;
   let isStopWanted = false;
