@@ -19,6 +19,7 @@ import { LineListeners } from './line-listeners.js';
 import { CertificateStore, loadOrMakeSelfSigned } from './listeners/index.js';
 import {
   createDelivery,
+  createDirectDelivery,
   createReceiver,
   type Delivery,
   defaultMailflowSettings,
@@ -159,7 +160,12 @@ class Node implements RunningNode {
       },
       limits: { maxRemoteDeliveries: config.outbound.maxConcurrentDeliveries },
     });
-    this.#receiver = createReceiver({ ...shared, desk: this.#runner, authBackend: createSaslBackend(stores.directory, logger) });
+    this.#receiver = createReceiver({
+      ...shared,
+      direct: createDirectDelivery(shared),
+      desk: this.#runner,
+      authBackend: createSaslBackend(stores.directory, logger),
+    });
     this.#purger = createPurger({ ...stores, logger });
   }
 

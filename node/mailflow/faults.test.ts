@@ -14,9 +14,14 @@ afterEach(async () => {
   for (const node of opened.splice(0)) await node.close();
 });
 
+const ways = [
+  ['through the queue', false],
+  ['on the short way', true],
+] as const;
+
 describe('exactly once under faults', () => {
-  it('delivers each of many messages once through conflicts and unknown commits', async () => {
-    const node = await openNode();
+  it.each(ways)('delivers each of many messages once through conflicts and unknown commits, %s', async (_way, isDirect) => {
+    const node = await openNode({ isDirect });
     const accounts = [
       await node.account('a@example.test'),
       await node.account('b@example.test'),
@@ -44,13 +49,13 @@ describe('exactly once under faults', () => {
     expect(await queueLeftovers(node.kv)).toEqual([]);
   });
 
-  it('loses and doubles nothing when the process is cut off at any of its steps', async () => {
+  it.each(ways)('loses and doubles nothing when the process is cut off at any of its steps, %s', async (_way, isDirect) => {
     let acknowledged = 0;
     let lostSteps = 0;
     for (let step = 1; step <= 61; step += 3) {
       const database = new MemoryDatabase();
       const cut = openMemoryStore({ database });
-      const first = await openNode({ kv: cut });
+      const first = await openNode({ kv: cut, isDirect });
       const alice = await first.account('alice@example.test');
       const { port } = await first.listen();
       await post(port, { to: 'alice@example.test', text: 'Subject: number 0\r\n\r\nx\r\n' });

@@ -13,6 +13,7 @@ import type {
 } from '../../protocols/smtp/server/handler.js';
 import type { LocalTarget } from '../../store/directory/contract.js';
 import { domainOfAddress } from './addresses.js';
+import { createEnqueue } from './enqueue.js';
 import { replies } from './replies.js';
 import { QueueingSink } from './sink.js';
 import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
@@ -37,6 +38,7 @@ interface Transaction {
 
 export function createReceiver(dependencies: ReceiverDependencies): Receiver {
   const { directory, settings, clock } = dependencies;
+  const enqueue = createEnqueue(dependencies);
   const transactions = new WeakMap<SessionInfo, Transaction>();
   const open = new Set<Promise<unknown>>();
   let isDraining = false;
@@ -80,7 +82,7 @@ export function createReceiver(dependencies: ReceiverDependencies): Receiver {
       if (isDraining) return closing();
       const recipients = await acceptedOf(dependencies, transactions.get(session), session, envelope);
       if ('code' in recipients) return recipients;
-      return trackedSink(new QueueingSink(dependencies, session, envelope.mail, recipients));
+      return trackedSink(new QueueingSink(dependencies, enqueue, session, envelope.mail, recipients));
     },
 
     reset: (session) => void transactions.delete(session),

@@ -8,9 +8,11 @@ import { type Reply, reply } from '../../protocols/smtp/grammar/index.js';
 import type { BodyFacts, MailCommand, MessageSink, SessionInfo } from '../../protocols/smtp/server/handler.js';
 import type { BlobWriter, PreparedBlob } from '../../store/blobs/contract.js';
 import type { ClaimedDestination, NewQueueMessage, QueueId } from '../../store/queue/index.js';
+import type { Enqueue } from './enqueue.js';
 import { HeaderScan } from './header-scan.js';
 import { messagesTotal } from './metrics.js';
 import { replies, replyOfError } from './replies.js';
+import { wantsSuccessReport } from './retry-schedule.js';
 import { receivedField, returnPathField } from './trace-fields.js';
 import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
 
@@ -21,6 +23,7 @@ const protocols = { mx: 'smtp', submission: 'submission', lmtp: 'lmtp' } as cons
 
 export class QueueingSink implements MessageSink {
   readonly #d: ReceiverDependencies;
+  readonly #toQueue: Enqueue;
   readonly #session: SessionInfo;
   readonly #mail: MailCommand;
   readonly #recipients: readonly AcceptedRecipient[];
@@ -37,8 +40,15 @@ export class QueueingSink implements MessageSink {
   #fresh: Buffer[] | undefined = [];
   #freshBytes = 0;
 
-  constructor(d: ReceiverDependencies, session: SessionInfo, mail: MailCommand, recipients: readonly AcceptedRecipient[]) {
+  constructor(
+    d: ReceiverDependencies,
+    enqueue: Enqueue,
+    session: SessionInfo,
+    mail: MailCommand,
+    recipients: readonly AcceptedRecipient[],
+  ) {
     this.#d = d;
+    this.#toQueue = enqueue;
     this.#session = session;
     this.#mail = mail;
     this.#recipients = recipients;
@@ -163,13 +173,31 @@ export class QueueingSink implements MessageSink {
   }
 
   async #enqueue(blob: PreparedBlob): Promise<Reply> {
-    const { kv, queue, clock, desk, logger } = this.#d;
-    const message = this.#message(blob);
-    const claimFor = desk?.hasRoom(blob.sizeBytes) ? desk.node : undefined;
-    const claimed = await kv.transact(
-      (tx) => queue.enqueue(tx, message, { nowSeconds: Math.floor(clock.nowMs() / 1000), claimFor }),
-      { label: 'enqueue' },
-    );
+    if (!(await this.#toMailbox(blob))) {
+      const message = this.#message(blob);
+      this.#handOver(await this.#toQueue(message), blob, message);
+    }
+    this.#noteAccepted(blob);
+    return reply(250, '2.0.0', `Ok: queued as ${this.#id}`);
+  }
+
+  /** The short way, where it is open: one local recipient who wants no report of success, and all bytes still in memory. */
+  async #toMailbox(blob: PreparedBlob): Promise<boolean> {
+    const { direct } = this.#d;
+    const [only] = this.#recipients;
+    if (!direct || !only?.isLocal || this.#recipients.length !== 1 || wantsSuccessReport(only.recipient)) return false;
+    const bytes = this.#bytes();
+    if (!bytes) return false;
+    return direct({ queueId: this.#id, address: only.recipient.address, blob, bytes, receivedAtMs: this.#receivedAtMs });
+  }
+
+  /** The whole content, as long as it is small. */
+  #bytes(): Buffer | undefined {
+    return this.#fresh && (this.#fresh.length === 1 ? this.#fresh[0]! : Buffer.concat(this.#fresh));
+  }
+
+  #noteAccepted(blob: PreparedBlob): void {
+    const { logger } = this.#d;
     messagesTotal.inc({ event: 'accepted' });
     const { remoteAddress, mode, id: session } = this.#session;
     logger.info(
@@ -185,13 +213,11 @@ export class QueueingSink implements MessageSink {
       },
       'message accepted',
     );
-    this.#handOver(claimed, blob, message);
-    return reply(250, '2.0.0', `Ok: queued as ${this.#id}`);
   }
 
   #handOver(claimed: readonly ClaimedDestination[], blob: PreparedBlob, message: NewQueueMessage): void {
     const { queue, desk } = this.#d;
-    const bytes = this.#fresh && (this.#fresh.length === 1 ? this.#fresh[0]! : Buffer.concat(this.#fresh));
+    const bytes = this.#bytes();
     const fresh = bytes && { blob, bytes };
     if (desk && claimed.length > 0) desk.take(claimed.map((one) => ({ claimed: one, fresh })));
     const recipientsClaimed = claimed.reduce((sum, { destination }) => sum + destination.recipients.length, 0);

@@ -6,6 +6,7 @@ import type { Directory } from '../../store/directory/contract.js';
 import type { KvStore } from '../../store/kv/contract.js';
 import type { MailStore } from '../../store/mail/contract.js';
 import type { ClaimedDestination, NodeIdentity, Queue, QueueRecipient } from '../../store/queue/index.js';
+import type { DeliverDirect } from './deliver-direct.js';
 import type { MailflowSettings } from './settings.js';
 
 export type DeliveryReply = NonNullable<QueueRecipient['lastReply']>;
@@ -48,6 +49,8 @@ export interface ReceiverDependencies {
   clock: Clock;
   logger: Logger;
   settings: MailflowSettings;
+  /** The short way to a local mailbox; without it every message goes through the queue. */
+  direct?: DeliverDirect;
   /** Delivers on this node; without it every message becomes due. */
   desk?: DeliveryDesk;
   /** Where logins are checked. */

@@ -56,6 +56,8 @@ export interface BlobStore {
   link(tx: KvTransaction, id: BlobId, owner: BlobOwner): Promise<void>;
   /** Removes a link and marks the blob as a candidate for purging. No read, no conflict. */
   unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner, options?: UnlinkOptions): void;
+  /** Whether a message of this account links the blob. In `tx`, so that it conflicts with such a link. */
+  isLinkedByAccount(tx: KvTransaction, id: BlobId, accountId: string): Promise<boolean>;
   /** Size, or undefined when there is no such blob. */
   stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined>;
   /** The bytes `[start, end)` as one Buffer; whole blob by default. Throws `BlobMissing`. */

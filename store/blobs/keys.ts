@@ -12,6 +12,8 @@ export const chunkKey = (storageId: Uint8Array, index: number): Buffer => key(su
 export const candidateRange = (): KeyRange => keysUnder(subspace.blob, 'candidate');
 export const uploadRange = (): KeyRange => keysUnder(subspace.blob, 'upload');
 export const linkRange = (id: BlobId): KeyRange => keysUnder(subspace.blob, 'link', id);
+export const accountLinkRange = (id: BlobId, accountId: string): KeyRange =>
+  keysUnder(subspace.blob, 'link', id, 'message', accountId);
 export const chunkRange = (storageId: Uint8Array): KeyRange => keysUnder(subspace.blob, 'chunk', storageId);
 
 /** Every owner kind has its own tuple, so that two owners never share a link. */

@@ -13,7 +13,7 @@ import {
   type PurgeResult,
   type UnlinkOptions,
 } from './contract.js';
-import { candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
+import { accountLinkRange, candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
 import { LargeBlob, SmallBlob, StoredBlob } from './prepared.js';
 import { BlobPurge, type PurgePass } from './purge.js';
 import { type BlobRange, readBlob, streamBlob } from './reader.js';
@@ -78,6 +78,11 @@ class KvBlobStore implements BlobStore {
     tx.clear(linkKey(id, owner));
     if (options?.isLinkedElsewhere) return;
     tx.set(candidateKey(id), encodeSeconds(nowSecondsOf(this.#settings.clock)));
+  }
+
+  async isLinkedByAccount(tx: KvTransaction, id: BlobId, accountId: string): Promise<boolean> {
+    const { begin, end } = accountLinkRange(id, accountId);
+    return (await tx.getRange(begin, end, { limit: 1 })).length > 0;
   }
 
   async stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined> {

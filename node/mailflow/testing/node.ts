@@ -17,6 +17,7 @@ import type { KvStore } from '../../../store/kv/index.js';
 import { createMailStore } from '../../../store/mail/index.js';
 import { createQueue } from '../../../store/queue/index.js';
 import { createQueueRunner, type QueueRunnerDependencies } from '../../services/index.js';
+import { createDirectDelivery } from '../deliver-direct.js';
 import { createDelivery, createReceiver, defaultMailflowSettings, type MailflowSettings } from '../index.js';
 
 /** The system's clock, whose wall time can be set forward. */
@@ -68,6 +69,8 @@ export interface TestNodeOptions {
   kv: KvStore;
   settings?: Partial<MailflowSettings>;
   limits?: QueueRunnerDependencies['limits'];
+  /** Small messages for one mailbox go there without a stay in the queue. */
+  isDirect?: boolean;
   clock?: ShiftedClock;
   /** Without it the runner is made but not started. */
   isRunning?: boolean;
@@ -95,6 +98,7 @@ export async function startTestNode(options: TestNodeOptions) {
     mail,
     settings,
     desk: runner,
+    direct: options.isDirect ? createDirectDelivery({ ...parts, blobs, mail, directory }) : undefined,
     authBackend: authOf(directory),
   });
   const servers: TestServer[] = [];

@@ -1,0 +1,110 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { type KvStore, openMemoryStore } from '../../store/kv/index.js';
+import { post, queueLeftovers, startTestNode, type TestNode } from './testing/node.js';
+
+const opened: TestNode[] = [];
+afterEach(async () => {
+  for (const node of opened.splice(0)) await node.close();
+});
+
+/** A node whose queue works nothing: what is in a mailbox came there on the short way. */
+async function openNode(kv: KvStore = openMemoryStore()) {
+  const node = await startTestNode({ kv, isDirect: true, isRunning: false });
+  await node.queue.registerNode(node.node);
+  opened.push(node);
+  return node;
+}
+
+const text = 'Subject: hello\r\nMessage-ID: <m1@remote.test>\r\n\r\nHello.\r\n';
+
+describe('the short way', () => {
+  it('ends in the mailbox before the 250, with the trace fields in front', async () => {
+    const node = await openNode();
+    const alice = await node.account('alice@example.test', { aliases: ['al@example.test'] });
+    const { port } = await node.listen();
+    const [result] = await post(port, { to: 'al@example.test', text });
+    expect(result!.code).toBe(250);
+    const [message, ...others] = await node.mailbox(alice);
+    expect(others).toEqual([]);
+    expect(message).toMatch(/^Return-Path: <sender@remote\.test>\r\nReceived: from /);
+    expect(message).toContain(/queued as (\S+)/.exec(result!.text)![1]);
+    expect(message!.endsWith(text)).toBe(true);
+    expect(await queueLeftovers(node.kv)).toEqual([]);
+    expect(await node.mail.recount(alice)).toEqual({ differences: [] });
+  });
+
+  it('takes a subaddress to the mailbox that it names', async () => {
+    const node = await openNode();
+    const alice = await node.account('alice@example.test');
+    await node.mail.createMailbox(alice, ['news']);
+    const { port } = await node.listen();
+    await post(port, { to: 'alice+news@example.test', text });
+    expect(await node.mailbox(alice)).toEqual([]);
+    expect(await node.mailbox(alice, ['news'])).toHaveLength(1);
+  });
+
+  it.each([
+    ['two recipients', { to: ['alice@example.test', 'bob@example.test'] }],
+    [
+      'a report of success',
+      { to: 'alice@example.test', recipients: [{ address: 'alice@example.test', notify: ['SUCCESS' as const] }] },
+    ],
+    ['a list', { to: 'list@example.test' }],
+    [
+      'a message that was not kept in memory',
+      { to: 'alice@example.test', text: `Subject: x\r\n\r\n${'0123456789\r\n'.repeat(8_000)}` },
+    ],
+  ])('leaves %s to the queue', async (_what, posted) => {
+    const node = await openNode();
+    const alice = await node.account('alice@example.test');
+    await node.account('bob@example.test');
+    await node.directory.createPrincipal({ kind: 'list', address: 'list@example.test', members: ['alice@example.test'] });
+    const { port } = await node.listen();
+    const results = await post(port, { text, ...posted });
+    expect(results.map(({ code }) => code)).toEqual(results.map(() => 250));
+    expect(await node.mailbox(alice)).toEqual([]);
+    expect(await node.queue.list()).toHaveLength(1);
+  });
+
+  it('leaves what a mailbox has no room for any more to the queue, and takes what fits', async () => {
+    const node = await openNode();
+    const alice = await node.account('alice@example.test', { quotaLimitBytes: 30_000 });
+    const { port } = await node.listen();
+    // Both are accepted at RCPT, where there is room for either.
+    (node.kv as ReturnType<typeof openMemoryStore>).faults.delayMs = (operation) => (operation === 'commit' ? 20 : undefined);
+    const large = `Subject: large\r\n\r\n${'0123456789\r\n'.repeat(1_700)}`;
+    const results = await Promise.all([1, 2].map(() => post(port, { to: 'alice@example.test', text: large })));
+    expect(results.map(([result]) => result!.code)).toEqual([250, 250]);
+    expect(await node.mailbox(alice)).toHaveLength(1);
+    expect(await node.queue.list()).toHaveLength(1);
+    expect(await node.mail.recount(alice)).toEqual({ differences: [] });
+  });
+
+  it('keeps nothing and says so when the store is away', async () => {
+    const kv = openMemoryStore();
+    const node = await openNode(kv);
+    const alice = await node.account('alice@example.test');
+    const { port } = await node.listen();
+    await post(port, { to: 'alice@example.test', text });
+    kv.faults.delayMs = (operation) => {
+      if (operation === 'commit') kv.faults.outage = true;
+      return undefined;
+    };
+    const [result] = await post(port, { to: 'alice@example.test', text });
+    expect(result!.code).toBe(451);
+    kv.faults.clear();
+    expect(await node.mailbox(alice)).toHaveLength(1);
+    expect(await queueLeftovers(kv)).toEqual([]);
+  });
+
+  it('combines what waits for one account', async () => {
+    const node = await openNode();
+    const alice = await node.account('alice@example.test');
+    const { port } = await node.listen();
+    const before = (await node.mail.usage(alice)).modseq;
+    (node.kv as ReturnType<typeof openMemoryStore>).faults.delayMs = (operation) => (operation === 'commit' ? 5 : undefined);
+    await Promise.all(Array.from({ length: 30 }, () => post(port, { to: 'alice@example.test', text })));
+    expect(await node.mailbox(alice)).toHaveLength(30);
+    expect((await node.mail.usage(alice)).modseq - before).toBeLessThan(30);
+  });
+});

@@ -1,0 +1,147 @@
+/**
+ * The short way: a small message for one local mailbox goes there in the transaction that the client's 250 waits for, without a stay in the queue. It is the
+ * same insert that the queue's local delivery makes, and everything else (several recipients, lists, reports, a mailbox that refuses) goes through the queue.
+ *
+ * Exactly once without a queue record: what is stored is unique, because its Received field carries the queue id. After an unknown commit the body looks whether
+ * the account has linked that very content already.
+ */
+import type { Clock, Logger } from '../../ops/telemetry/index.js';
+import { summarizeWithin } from '../../protocols/message/index.js';
+import type { BlobStore, PreparedBlob } from '../../store/blobs/contract.js';
+import type { Directory } from '../../store/directory/contract.js';
+import type { KvStore, KvTransaction } from '../../store/kv/contract.js';
+import {
+  AccountCombiner,
+  type AccountWriter,
+  MailError,
+  type NewMessage,
+  type OpenMailStore,
+  type Outcome,
+} from '../../store/mail/index.js';
+import { needsExpansion } from './expand.js';
+import { createMailboxFinder } from './mailbox-finder.js';
+import { attemptsTotal, combinedMessages, deliverySeconds, messagesTotal } from './metrics.js';
+import { isStoreTrouble } from './settle.js';
+
+export interface DirectDependencies {
+  kv: KvStore;
+  blobs: Pick<BlobStore, 'isLinkedByAccount'>;
+  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
+  directory: Pick<Directory, 'resolve' | 'principalById'>;
+  clock: Clock;
+  logger: Logger;
+}
+
+/** A message that has arrived whole. */
+export interface DirectMessage {
+  queueId: string;
+  /** The one recipient, whose domain is local. */
+  address: string;
+  blob: PreparedBlob;
+  /** All of the blob's bytes, Return-Path and Received included. */
+  bytes: Buffer;
+  receivedAtMs: number;
+}
+
+/** Answers whether the message is in its mailbox, durably; false means that nothing was kept and the queue must take it. Throws KvError. */
+export type DeliverDirect = (message: DirectMessage) => Promise<boolean>;
+
+interface Insert {
+  message: NewMessage;
+  quotaLimitBytes?: number;
+}
+
+const maxSummaryBytes = 90_000;
+const maxCombinedMessages = 32;
+const maxCombinedBytes = 4_000_000;
+/** Summary, entry and change log of one message. */
+const overheadBytes = 12_000;
+/** When so many wait for one account, its clients need not: the queue takes what comes on top. */
+const maxWaitingPerAccount = 64;
+
+export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
+  const finder = createMailboxFinder(d.mail);
+  const waiting = new Map<string, number>();
+
+  /** A refusal (MailError) comes before the first write of its message and concerns that message alone. */
+  async function insert(tx: KvTransaction, writer: AccountWriter, { message, quotaLimitBytes }: Insert): Promise<Outcome<void>> {
+    if (tx.mayHaveCommitted && (await d.blobs.isLinkedByAccount(tx, message.blob.id, writer.accountId)))
+      return { value: undefined };
+    try {
+      await writer.insertMessage(message, { quotaLimitBytes });
+      return { value: undefined };
+    } catch (error) {
+      if (error instanceof MailError) return { error };
+      throw error;
+    }
+  }
+
+  async function run(accountId: string, inserts: Insert[]): Promise<Outcome<void>[]> {
+    const { outcomes, notice } = await d.kv.transact(
+      async (tx) => {
+        const writer = await d.mail.openWriter(tx, accountId);
+        const done: Outcome<void>[] = [];
+        for (const one of inserts) done.push(await insert(tx, writer, one));
+        return { outcomes: done, notice: writer.finish() };
+      },
+      { label: 'deliver-direct' },
+    );
+    d.mail.announce(notice);
+    combinedMessages.observe(inserts.length);
+    return outcomes;
+  }
+
+  const combiner = new AccountCombiner<Insert, void>({
+    gate: d.mail.gate,
+    run,
+    maxItems: maxCombinedMessages,
+    maxBytes: maxCombinedBytes,
+    bytesOf: ({ message }) => message.blob.sizeBytes + message.summary.length + overheadBytes,
+    shouldSplit: (error) => !isStoreTrouble(error),
+  });
+
+  /** The one account that takes the message; undefined where there is more to decide. */
+  async function targetOf(
+    address: string,
+  ): Promise<{ accountId: string; mailboxId: string; quotaLimitBytes?: number } | undefined> {
+    const resolution = await d.directory.resolve(address);
+    if (resolution.kind !== 'local' || resolution.targets.length !== 1 || needsExpansion(resolution)) return undefined;
+    const { accountId, detail } = resolution.targets[0]!;
+    if ((waiting.get(accountId) ?? 0) >= maxWaitingPerAccount) return undefined;
+    const mailboxId = await finder.find(accountId, detail);
+    return { accountId, mailboxId, quotaLimitBytes: (await d.directory.principalById(accountId))?.quotaLimitBytes };
+  }
+
+  async function submit(accountId: string, one: Insert): Promise<boolean> {
+    waiting.set(accountId, (waiting.get(accountId) ?? 0) + 1);
+    try {
+      await combiner.submit(accountId, one);
+      return true;
+    } catch (error) {
+      if (!(error instanceof MailError)) throw error;
+      finder.forget(accountId);
+      return false;
+    } finally {
+      const left = waiting.get(accountId)! - 1;
+      if (left === 0) waiting.delete(accountId);
+      else waiting.set(accountId, left);
+    }
+  }
+
+  return async ({ queueId, address, blob, bytes, receivedAtMs }) => {
+    const target = await targetOf(address);
+    if (!target) return false;
+    const { accountId, mailboxId, quotaLimitBytes } = target;
+    const { summary, encoded } = summarizeWithin(bytes, maxSummaryBytes);
+    const { own, inReplyTo, references } = summary.messageIds;
+    const messageIds = [...(own === undefined ? [] : [own]), ...inReplyTo, ...references];
+    const message: NewMessage = { blob, mailboxIds: [mailboxId], receivedAtMs, summary: encoded, messageIds };
+    if (!(await submit(accountId, { message, quotaLimitBytes }))) return false;
+    const seconds = Math.max(0, d.clock.nowMs() - receivedAtMs) / 1000;
+    attemptsTotal.inc({ kind: 'local', result: 'delivered' });
+    messagesTotal.inc({ event: 'completed' });
+    deliverySeconds.observe(seconds);
+    d.logger.info({ queueId, recipients: 1, accountId, accounts: 1, seconds, direct: true }, 'delivered');
+    return true;
+  };
+}
