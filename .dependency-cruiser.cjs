@@ -52,7 +52,7 @@ module.exports = {
       name: 'resolvable',
       severity: 'error',
       from: {},
-      to: { couldNotResolve: true, pathNot: '^(uWebSockets\\.js|@uwsjs/|node:sqlite)' },
+      to: { couldNotResolve: true, pathNot: '^(uWebSockets\\.js|@uwsjs/|node:sqlite)|/dist/' },
     },
   ],
   options: {

@@ -7,7 +7,7 @@
  */
 import type { Clock, Logger } from '../../ops/telemetry/index.js';
 import { summarizeWithin } from '../../protocols/message/index.js';
-import type { BlobStore, PreparedBlob } from '../../store/blobs/contract.js';
+import type { BlobStore } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
 import type { KvStore, KvTransaction } from '../../store/kv/contract.js';
 import {
@@ -22,6 +22,7 @@ import { needsExpansion } from './expand.js';
 import { createMailboxFinder } from './mailbox-finder.js';
 import { attemptsTotal, combinedMessages, deliverySeconds, messagesTotal } from './metrics.js';
 import { isStoreTrouble } from './settle.js';
+import type { DeliverDirect } from './types.js';
 
 export interface DirectDependencies {
   kv: KvStore;
@@ -31,20 +32,6 @@ export interface DirectDependencies {
   clock: Clock;
   logger: Logger;
 }
-
-/** A message that has arrived whole. */
-export interface DirectMessage {
-  queueId: string;
-  /** The one recipient, whose domain is local. */
-  address: string;
-  blob: PreparedBlob;
-  /** All of the blob's bytes, Return-Path and Received included. */
-  bytes: Buffer;
-  receivedAtMs: number;
-}
-
-/** Answers whether the message is in its mailbox, durably; false means that nothing was kept and the queue must take it. Throws KvError. */
-export type DeliverDirect = (message: DirectMessage) => Promise<boolean>;
 
 interface Insert {
   message: NewMessage;

@@ -6,7 +6,6 @@ import type { Directory } from '../../store/directory/contract.js';
 import type { KvStore } from '../../store/kv/contract.js';
 import type { MailStore } from '../../store/mail/contract.js';
 import type { ClaimedDestination, NodeIdentity, Queue, QueueRecipient } from '../../store/queue/index.js';
-import type { DeliverDirect } from './deliver-direct.js';
 import type { MailflowSettings } from './settings.js';
 
 export type DeliveryReply = NonNullable<QueueRecipient['lastReply']>;
@@ -38,6 +37,20 @@ export interface RecipientVerdict {
   /** The peer promised to report success itself (RFC 3461 5.2.2). */
   dsnPassedOn?: boolean;
 }
+
+/** A message that has arrived whole. */
+export interface DirectMessage {
+  queueId: string;
+  /** The one recipient, whose domain is local. */
+  address: string;
+  blob: PreparedBlob;
+  /** All of the blob's bytes, Return-Path and Received included. */
+  bytes: Buffer;
+  receivedAtMs: number;
+}
+
+/** Answers whether the message is in its mailbox, durably; false means that nothing was kept and the queue must take it. Throws KvError. */
+export type DeliverDirect = (message: DirectMessage) => Promise<boolean>;
 
 /** What accepting mail needs. */
 export interface ReceiverDependencies {
