@@ -1,6 +1,13 @@
 /** The tokens of `tokenMessage` that a mailbox holds. */
 import { withImapflow } from './clients.js';
 import type { NodeProcess } from './node-process.js';
+import { copyOf } from './smtp-load.js';
+
+/** What these mailboxes hold, as the sender's ledger names it. */
+export async function copiesIn(node: NodeProcess, names: readonly string[]): Promise<string[]> {
+  const found = await Promise.all(names.map(async (name) => (await tokensOf(node, name)).map((token) => copyOf(token, name))));
+  return found.flat();
+}
 
 /** In the order of their UIDs. Throws when UIDs do not ascend. */
 export function tokensOf(node: NodeProcess, name: string): Promise<string[]> {

@@ -79,6 +79,10 @@ export function tokenMessage(token: string, bytes = 2_000): Buffer {
   return Buffer.from(head + line.repeat(Math.max(1, Math.ceil((bytes - head.length) / line.length))), 'latin1');
 }
 
+/** One message in one mailbox, as ledgers and verdicts name it. */
+export const copyOf = (token: string, recipient: string): string => `${token} ${recipient.split('@')[0]}`;
+
+/** Copies (`copyOf`) of what was sent. */
 export interface Ledger {
   acknowledged: Set<string>;
   /** Sent, at least in part, but never acknowledged: may or may not be there. */
@@ -91,7 +95,8 @@ export interface Ledger {
  */
 export async function sendUntilAcknowledged(options: {
   port: number;
-  recipients: readonly string[];
+  /** Each message goes to the next of these: one recipient, or several at once. */
+  recipients: readonly (string | readonly string[])[];
   count: number;
   connections: number;
   /** Told after each acknowledgement. */
@@ -99,18 +104,23 @@ export async function sendUntilAcknowledged(options: {
 }): Promise<Ledger> {
   const ledger: Ledger = { acknowledged: new Set(), uncertain: new Set() };
   let started = 0;
+  let acknowledged = 0;
   const worker = async (workerIndex: number) => {
     let dialog: SmtpDialog | undefined;
     let failures = 0;
-    while (ledger.acknowledged.size < options.count && started < options.count * 3) {
+    while (acknowledged < options.count && started < options.count * 3) {
       try {
         dialog ??= await SmtpDialog.connect(options.port);
         const token = `t${workerIndex}x${started++}`;
-        ledger.uncertain.add(token);
-        await dialog.send('sender@client.test', [options.recipients[started % options.recipients.length]!], tokenMessage(token));
-        ledger.uncertain.delete(token);
-        ledger.acknowledged.add(token);
-        options.onAcknowledged?.(ledger.acknowledged.size);
+        const to = [options.recipients[started % options.recipients.length]!].flat();
+        const copies = to.map((recipient) => copyOf(token, recipient));
+        for (const copy of copies) ledger.uncertain.add(copy);
+        await dialog.send('sender@client.test', to, tokenMessage(token));
+        for (const copy of copies) {
+          ledger.uncertain.delete(copy);
+          ledger.acknowledged.add(copy);
+        }
+        options.onAcknowledged?.(++acknowledged);
       } catch {
         // The node was killed, or is not up again: that is what is being tried.
         dialog?.close();

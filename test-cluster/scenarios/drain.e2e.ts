@@ -5,10 +5,10 @@ import { createConnection } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { judgeDelivery } from '../checker/delivered.js';
 import { ImapDialog } from '../harness/imap-dialog.js';
-import { tokensOf } from '../harness/mailbox-tokens.js';
+import { copiesIn, tokensOf } from '../harness/mailbox-tokens.js';
 import { NodeProcess } from '../harness/node-process.js';
 import { waitFor } from '../harness/processes.js';
-import { SmtpDialog, sendUntilAcknowledged, tokenMessage } from '../harness/smtp-load.js';
+import { copyOf, SmtpDialog, sendUntilAcknowledged, tokenMessage } from '../harness/smtp-load.js';
 
 const names = ['alice', 'bob', 'admin'];
 const drainTimeoutSeconds = 20;
@@ -98,7 +98,7 @@ async function drainUnderLoad(tell: (node: NodeProcess) => Promise<void> | void)
     const count = 1_500;
     const ledger = await sendUntilAcknowledged({
       port: node.port('smtp'),
-      recipients: names.map((name) => `${name}@example.test`),
+      recipients: [...names, names].map((to) => [to].flat().map((name) => `${name}@example.test`)),
       count,
       connections: 20,
       onAcknowledged(total) {
@@ -109,9 +109,9 @@ async function drainUnderLoad(tell: (node: NodeProcess) => Promise<void> | void)
       },
     });
     await drained;
-    ledger.acknowledged.add('slow');
+    ledger.acknowledged.add(copyOf('slow', 'alice'));
     await waitFor('an empty queue', 60_000, async () => (await node.cli('queue', 'list', '--json')).stdout.trim() === '[]');
-    const found = (await Promise.all(names.map((name) => tokensOf(node, name)))).flat();
+    const found = await copiesIn(node, names);
     expect(judgeDelivery(ledger, found)).toMatchObject({ lost: [], doubled: [], unknown: [] });
     const check = await node.cli('store', 'check', '--json');
     expect(check.stdout).toMatch(/"differences":0/);
