@@ -120,7 +120,8 @@ export async function sendUntilAcknowledged(options: {
           ledger.uncertain.delete(copy);
           ledger.acknowledged.add(copy);
         }
-        options.onAcknowledged?.(++acknowledged);
+        acknowledged++;
+        options.onAcknowledged?.(acknowledged);
       } catch {
         // The node was killed, or is not up again: that is what is being tried.
         dialog?.close();
