@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { Agent, request as httpsRequest, type RequestOptions } from 'node:https';
 import { tmpdir } from 'node:os';
 import { Readable } from 'node:stream';
@@ -8,21 +8,23 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { connect, type TLSSocket } from 'node:tls';
 import { afterEach, describe, expect, it } from 'vitest';
 import { silentLogger } from '../../ops/telemetry/index.js';
+import { makeCertificate } from '../testing/certificate.js';
 import { HttpServer, type HttpServerOptions, type TlsCertificate, textResponse, verifyCertificate } from './index.js';
 import { textOf } from './server-under-test.js';
 
-function certificate(file: string, ...names: string[]): TlsCertificate {
-  const read = (kind: string) => readFileSync(new URL(`./fixtures/${file}.${kind}.pem`, import.meta.url), 'utf8');
-  return { certificateChainPem: read('chain'), privateKeyPem: read('key'), names };
+function certificate(...names: string[]): TlsCertificate {
+  const subjects = names.map((name) => (/^[\d.]+$/.test(name) ? `IP:${name}` : `DNS:${name}`));
+  const { cert, key } = makeCertificate(names[0]!, subjects);
+  return { certificateChainPem: cert, privateKeyPem: key, names };
 }
 
 function* split(bytes: Buffer, size: number): Generator<Buffer> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
 }
 
-const main = certificate('main', 'main.test', '127.0.0.1');
-const renewed = certificate('renewed', 'main.test', '127.0.0.1');
-const other = certificate('other', 'other.test', '*.wild.test');
+const main = certificate('main.test', '127.0.0.1');
+const renewed = certificate('main.test', '127.0.0.1');
+const other = certificate('other.test', '*.wild.test');
 
 const servers: HttpServer[] = [];
 afterEach(async () => {
@@ -148,14 +150,14 @@ describe('HTTPS', () => {
         certificates: [main],
         missingCertificate: (name) => {
           asked = name;
-          return name === 'other.test' ? certificate('other', 'other.test') : undefined;
+          return name === 'other.test' ? { ...other, names: ['other.test'] } : undefined;
         },
       },
     });
     expect((await get(https, 'nobody.test')).status).toBe(421);
     expect(asked).toBe('nobody.test');
     expect(await get(https, 'other.test')).toMatchObject({ status: 200, fingerprint: fingerprintOf(other) });
-    https.setCertificates([main, certificate('other', '*.wild.test')]);
+    https.setCertificates([main, { ...other, names: ['*.wild.test'] }]);
     expect(await get(https, 'b.wild.test')).toMatchObject({ status: 200, fingerprint: fingerprintOf(other) });
   });
 

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { ImapFlow } from 'imapflow';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { testCertificate } from './testing/certificate.js';
+import { testCertificate } from '../testing/certificate.js';
 import { accountIdOf, startTestServer, type TestServer, testPassword } from './testing/server.js';
 
 const run = promisify(execFile);

@@ -12,8 +12,8 @@ import { createMailStore, type OpenMailStore } from '../../../store/mail/index.j
 import { summarizeWithin } from '../../message/index.js';
 import type { AuthResult, SaslBackend } from '../../sasl/contract.js';
 import { deriveScramKeys } from '../../sasl/index.js';
+import { testCertificate } from '../../testing/certificate.js';
 import { defaultImapLimits, type ImapConnection, type ImapLimits, ImapSession } from '../index.js';
-import { testCertificate } from './certificate.js';
 
 export interface TestServerOptions {
   limits?: Partial<ImapLimits>;

@@ -8,11 +8,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, TLSSocket } from 'node:tls';
 import { type Clock, type Logger, silentLogger } from '../../../ops/telemetry/index.js';
 import { deriveScramKeys, type SaslBackend, type ScramSettings } from '../../sasl/index.js';
+import { type TestCertificate, testCertificate } from '../../testing/certificate.js';
 import { type Reply, reply } from '../grammar/reply.js';
 import type { BodyFacts, Envelope, MessageSink, SessionInfo, SmtpHandler, SmtpMode, Verdict } from '../server/handler.js';
 import type { SmtpLimits } from '../server/limits.js';
 import { SmtpSession, type SmtpSessionOptions } from '../server/session.js';
-import { type TestCertificate, testCertificate } from './certificate.js';
 
 export interface ReceivedMessage {
   from: string;
