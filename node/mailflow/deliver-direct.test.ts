@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { type KvStore, openMemoryStore } from '../../store/kv/index.js';
+import { createDirectDelivery } from './deliver-direct.js';
 import { post, queueLeftovers, startTestNode, type TestNode } from './testing/node.js';
 
 const opened: TestNode[] = [];
@@ -106,5 +107,31 @@ describe('the short way', () => {
     await Promise.all(Array.from({ length: 30 }, () => post(port, { to: 'alice@example.test', text })));
     expect(await node.mailbox(alice)).toHaveLength(30);
     expect((await node.mail.usage(alice)).modseq - before).toBeLessThan(30);
+  });
+
+  it('lets no more than a few wait for one account, also when all come at once', async () => {
+    const node = await openNode();
+    await node.account('alice@example.test');
+    (node.kv as ReturnType<typeof openMemoryStore>).faults.delayMs = (operation) => (operation === 'commit' ? 20 : undefined);
+    const direct = createDirectDelivery(node);
+    const receivedAtMs = node.clock.nowMs();
+    const taken = await Promise.all(
+      Array.from({ length: 200 }, (_, i) => {
+        const bytes = Buffer.from(`Received: number ${i}\r\n${text}`);
+        const blob = node.blobs.prepare(bytes);
+        return direct({ queueId: node.queue.newId(), address: 'alice@example.test', blob, bytes, receivedAtMs });
+      }),
+    );
+    expect(taken.filter((isTaken) => isTaken).length).toBeLessThanOrEqual(64);
+    expect(taken[0]).toBe(true);
+  });
+
+  it('leaves a message for an account without INBOX to the queue', async () => {
+    const node = await openNode();
+    await node.account('alice@example.test');
+    node.mail.mailboxByPath = async () => undefined;
+    const { port } = await node.listen();
+    expect((await post(port, { to: 'alice@example.test', text }))[0]!.code).toBe(250);
+    expect(await node.queue.list()).toHaveLength(1);
   });
 });

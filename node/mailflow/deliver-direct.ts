@@ -94,8 +94,8 @@ export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
     const resolution = await d.directory.resolve(address);
     if (resolution.kind !== 'local' || resolution.targets.length !== 1 || needsExpansion(resolution)) return undefined;
     const { accountId, detail } = resolution.targets[0]!;
-    if ((waiting.get(accountId) ?? 0) >= maxWaitingPerAccount) return undefined;
-    const mailboxId = await finder.find(accountId, detail);
+    const mailboxId = await finder.find(accountId, detail).catch(undefinedIfRefused);
+    if (mailboxId === undefined) return undefined;
     return { accountId, mailboxId, quotaLimitBytes: (await d.directory.principalById(accountId))?.quotaLimitBytes };
   }
 
@@ -119,6 +119,8 @@ export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
     const target = await targetOf(address);
     if (!target) return false;
     const { accountId, mailboxId, quotaLimitBytes } = target;
+    // Nothing is awaited from here to the line: of many that come at once, each counts those before it.
+    if ((waiting.get(accountId) ?? 0) >= maxWaitingPerAccount) return false;
     const { summary, encoded } = summarizeWithin(bytes, maxSummaryBytes);
     const { own, inReplyTo, references } = summary.messageIds;
     const messageIds = [...(own === undefined ? [] : [own]), ...inReplyTo, ...references];
@@ -131,4 +133,8 @@ export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
     d.logger.info({ queueId, recipients: 1, accountId, accounts: 1, seconds, direct: true }, 'delivered');
     return true;
   };
+}
+
+function undefinedIfRefused(error: unknown): undefined {
+  if (!(error instanceof MailError)) throw error;
 }

@@ -3,9 +3,15 @@
  * messages gather, so that under load a commit costs each of them little.
  */
 import type { Clock } from '../../ops/telemetry/index.js';
-import type { KvStore } from '../../store/kv/contract.js';
+import type { KvStore, KvTransaction } from '../../store/kv/contract.js';
 import { AccountCombiner, AccountGate, type Outcome } from '../../store/mail/index.js';
-import { type ClaimedDestination, ClaimLost, type NewQueueMessage, type Queue } from '../../store/queue/index.js';
+import {
+  type ClaimedDestination,
+  ClaimLost,
+  type NewQueueMessage,
+  type NodeIdentity,
+  type Queue,
+} from '../../store/queue/index.js';
 import { isStoreTrouble } from './settle.js';
 import type { DeliveryDesk } from './types.js';
 
@@ -30,32 +36,34 @@ const maxInlineBytes = 140_000;
 const line = 'queue';
 
 export function createEnqueue({ kv, queue, clock, desk }: EnqueueDependencies): Enqueue {
-  async function enqueueAll(messages: readonly NewQueueMessage[], isClaiming: boolean): Promise<ClaimedDestination[][]> {
-    // Decided before the transaction, which may run again.
-    const claimsFor = messages.map(({ blob }) => (isClaiming && desk?.hasRoom(blob.sizeBytes) ? desk.node : undefined));
-    return kv.transact(
-      async (tx) => {
-        const nowSeconds = Math.floor(clock.nowMs() / 1000);
-        const claimed: ClaimedDestination[][] = [];
-        for (const [place, message] of messages.entries()) {
-          claimed.push(await queue.enqueue(tx, message, { nowSeconds, claimFor: claimsFor[place] }));
-        }
-        return claimed;
-      },
-      { label: 'enqueue' },
-    );
+  /**
+   * A node that takes no more claims (it drains, or was fenced) queues all the same, for whoever works the queue. In the same transaction: a new one would
+   * not know that an earlier run may have been committed, and would write over what another node has in hand by now.
+   */
+  async function enqueueOne(tx: KvTransaction, message: NewQueueMessage, nowSeconds: number, claimFor: NodeIdentity | undefined) {
+    try {
+      return await queue.enqueue(tx, message, { nowSeconds, claimFor });
+    } catch (error) {
+      if (!(error instanceof ClaimLost)) throw error;
+      // It comes before the first write.
+      return queue.enqueue(tx, message, { nowSeconds });
+    }
   }
 
   async function run(_line: string, messages: NewQueueMessage[]): Promise<Outcome<ClaimedDestination[]>[]> {
-    let claimed: ClaimedDestination[][];
-    try {
-      claimed = await enqueueAll(messages, true);
-    } catch (error) {
-      if (!(error instanceof ClaimLost)) throw error;
-      // This node takes no more claims (it drains, or was fenced): the messages are safe in the queue all the same, for whoever works it.
-      claimed = await enqueueAll(messages, false);
-    }
-    return claimed.map((value) => ({ value }));
+    // Decided before the transaction, which may run again.
+    const claimsFor = messages.map(({ blob }) => (desk?.hasRoom(blob.sizeBytes) ? desk.node : undefined));
+    return kv.transact(
+      async (tx) => {
+        const nowSeconds = Math.floor(clock.nowMs() / 1000);
+        const outcomes: Outcome<ClaimedDestination[]>[] = [];
+        for (const [place, message] of messages.entries()) {
+          outcomes.push({ value: await enqueueOne(tx, message, nowSeconds, claimsFor[place]) });
+        }
+        return outcomes;
+      },
+      { label: 'enqueue' },
+    );
   }
 
   const combiner = new AccountCombiner<NewQueueMessage, ClaimedDestination[]>({

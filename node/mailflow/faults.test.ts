@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
+import { type KvStore, MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
+import { allShards } from '../../store/queue/index.js';
+import { createEnqueue } from './enqueue.js';
 import { post, queueLeftovers, startTestNode, type TestNode, type TestNodeOptions } from './testing/node.js';
 
 const opened: TestNode[] = [];
@@ -148,6 +150,55 @@ describe('exactly once under faults', () => {
     expect(await paused.mailbox(alice)).toHaveLength(1);
     await expect(paused.delivery.deliver({ claimed: claimed! }, new AbortController().signal)).rejects.toThrow('lost');
     expect(await paused.mailbox(alice)).toHaveLength(1);
+  });
+
+  it('leaves its message to the node that took it over between an unknown commit and the next run', async () => {
+    const database = new MemoryDatabase();
+    const kv = openMemoryStore({ database });
+    const fenced = await openNode({ kv, isRunning: false });
+    const other = await openNode({ kv: openMemoryStore({ database }), isRunning: false });
+    for (const { queue, node } of [fenced, other]) await queue.registerNode(node);
+    await fenced.account('alice@example.test');
+    const takeOver = async () => {
+      const nowSeconds = Math.floor(other.clock.nowMs() / 1000);
+      await other.queue.breakFence(fenced.node.nodeId);
+      expect(await other.queue.releaseClaimsOf(fenced.node.nodeId, nowSeconds)).toBe(1);
+      const { entries } = await other.queue.due(allShards, nowSeconds, 10);
+      return other.queue.claim(other.node, entries);
+    };
+    let taken: Awaited<ReturnType<typeof takeOver>> | undefined;
+    // What runs again finds that another node has its message.
+    const unknownOnce: KvStore['transact'] = (body, options) =>
+      kv.transact(async (tx) => {
+        if (tx.mayHaveCommitted && !taken) {
+          kv.faults.clear();
+          taken = await takeOver();
+        }
+        return body(tx);
+      }, options);
+    const desk = { node: fenced.node, hasRoom: () => true, take: () => {} };
+    const store = Object.assign(Object.create(kv) as KvStore, { transact: unknownOnce });
+    const enqueue = createEnqueue({ kv: store, queue: fenced.queue, clock: fenced.clock, desk });
+    const id = fenced.queue.newId();
+    kv.faults.commitUnknownApplied = 1;
+    const claimed = await enqueue({
+      id,
+      blob: fenced.blobs.prepare(Buffer.from('Subject: once\r\n\r\nx\r\n')),
+      relayOffsetBytes: 0,
+      from: '',
+      receivedAtMs: fenced.clock.nowMs(),
+      expiresAtMs: fenced.clock.nowMs() + 100_000,
+      isUtf8: false,
+      body: '7BIT',
+      priority: 0,
+      source: { protocol: 'local' },
+      destinations: [{ domain: 'example.test', isLocal: true, recipients: [{ address: 'alice@example.test' }] }],
+    });
+    expect(claimed).toEqual([]);
+    expect(taken).toHaveLength(1);
+    // Still the other node's: a destination that had become due again would be delivered by somebody else as well.
+    expect((await other.queue.show(id))!.destinations).toMatchObject([{ state: 'claimed', claim: other.node }]);
+    expect((await other.queue.due(allShards, Math.floor(other.clock.nowMs() / 1000), 10)).entries).toEqual([]);
   });
 
   it('waits for the store through an outage and then delivers', async () => {
