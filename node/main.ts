@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { enableProcessMetrics, gauge, type Logger } from '../ops/telemetry/index.js';
 import { SystemResolver } from '../protocols/dns/index.js';
 import { HttpServer, Router, type TlsCertificate, verifyCertificate } from '../protocols/http/index.js';
+import { scramIterations, scramSaltBytes } from '../store/directory/index.js';
 import { KvError } from '../store/kv/index.js';
 import { type ControlServer, maxSocketPathBytes, startControlServer } from './api/control.js';
 import { type Readiness, registerHealth, registerMetrics } from './api/health.js';
@@ -33,9 +34,6 @@ import { version } from './version.js';
 
 const nodeInfo = gauge('starling_node_info', 'Always 1; what this node is, in its labels.', ['version', 'backend']);
 const nodeDraining = gauge('starling_draining', '1 while this node takes no new work.');
-
-/** What the directory uses for real SCRAM secrets, so that fake challenges look alike (RFC 5802). */
-const scramShape = { iterations: 10_000, saltBytes: 16 };
 
 /** For what is left of a drain after its time: last replies, files. */
 const stopGraceMs = 10_000;
@@ -183,7 +181,8 @@ class Node implements RunningNode {
       certificates: this.#certificates,
       smtpHandler: this.#receiver.handler,
       sasl: this.#receiver.handler.authBackend!,
-      scram: { ...scramShape, fakeSaltKey },
+      // As real secrets are, so that a fake challenge gives nothing away (RFC 5802).
+      scram: { iterations: scramIterations, saltBytes: scramSaltBytes, fakeSaltKey },
       logger,
     });
     await this.#lines.listen();

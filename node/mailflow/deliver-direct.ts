@@ -14,6 +14,7 @@ import {
   AccountCombiner,
   type AccountWriter,
   MailError,
+  mailLimits,
   type NewMessage,
   type OpenMailStore,
   type Outcome,
@@ -38,7 +39,6 @@ interface Insert {
   quotaLimitBytes?: number;
 }
 
-const maxSummaryBytes = 90_000;
 const maxCombinedMessages = 32;
 const maxCombinedBytes = 4_000_000;
 /** Summary, entry and change log of one message. */
@@ -121,9 +121,7 @@ export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
     const { accountId, mailboxId, quotaLimitBytes } = target;
     // Nothing is awaited from here to the line: of many that come at once, each counts those before it.
     if ((waiting.get(accountId) ?? 0) >= maxWaitingPerAccount) return false;
-    const { summary, encoded } = summarizeWithin(bytes, maxSummaryBytes);
-    const { own, inReplyTo, references } = summary.messageIds;
-    const messageIds = [...(own === undefined ? [] : [own]), ...inReplyTo, ...references];
+    const { encoded, messageIds } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
     const message: NewMessage = { blob, mailboxIds: [mailboxId], receivedAtMs, summary: encoded, messageIds };
     if (!(await submit(accountId, { message, quotaLimitBytes }))) return false;
     const seconds = Math.max(0, d.clock.nowMs() - receivedAtMs) / 1000;

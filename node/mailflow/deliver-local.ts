@@ -7,7 +7,7 @@ import { summarizeWithin } from '../../protocols/message/index.js';
 import { BlobMissing, type BlobStore, type PreparedBlob } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
 import { KvError, type KvStore, type KvTransaction } from '../../store/kv/contract.js';
-import { type ChangeNotice, MailError, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
+import { type ChangeNotice, MailError, mailLimits, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
 import type { ClaimedDestination, Queue, SaveOutcome } from '../../store/queue/index.js';
 import { type AccountDelivery, findRoutes, type Routes } from './local-routes.js';
 import { createMailboxFinder } from './mailbox-finder.js';
@@ -36,8 +36,6 @@ export type DeliverLocal = (job: DeliveryJob) => Promise<void>;
 
 const fullMailbox: DeliveryReply = { code: 452, enhanced: '4.2.2', text: 'The mailbox is full' };
 const lostContent: DeliveryReply = { code: 554, enhanced: '5.3.0', text: 'The content of this message is lost' };
-
-const maxSummaryBytes = 90_000;
 
 /** What mailboxes keep of a message. */
 interface Content {
@@ -179,10 +177,7 @@ function contentOf(d: LocalDeliveryDependencies, { claimed, fresh }: DeliveryJob
   const load = async (): Promise<Content> => {
     const { blobId, sizeBytes } = claimed.message;
     const bytes = fresh?.bytes ?? (await d.blobs.read(blobId));
-    const { summary, encoded } = summarizeWithin(bytes, maxSummaryBytes);
-    const { own, inReplyTo, references } = summary.messageIds;
-    const messageIds = [...inReplyTo, ...references];
-    if (own !== undefined) messageIds.unshift(own);
+    const { encoded, messageIds } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
     return { blob: fresh?.blob ?? d.blobs.stored({ id: blobId, sizeBytes }), summary: encoded, messageIds };
   };
   return () => (loading ??= load());

@@ -60,7 +60,7 @@ export {
   type SectionPath,
   type SectionText,
 } from './sections.js';
-export { decodeSummary, encodeSummary, SummaryFormatError, summarize, summarizeWithin } from './summary.js';
+export { decodeSummary, encodeSummary, type FiledSummary, SummaryFormatError, summarize, summarizeWithin } from './summary.js';
 export { decodeBody, decodeText, fileNameOf, isAttachment, mainTextPart, plainText, preview, textParts } from './text.js';
 export {
   createTransferDecoder,

@@ -27,18 +27,28 @@ export function summarize(bytes: Uint8Array, limits: Partial<MessageLimits> = {}
   return summary;
 }
 
+/** What a mailbox keeps of a message. */
+export interface FiledSummary {
+  summary: MessageSummary;
+  /** The summary as a record. */
+  encoded: Buffer;
+  /** Its Message-ID, those that it answers and refers to: what ties it to a thread. Own first. */
+  messageIds: string[];
+}
+
 /**
  * The summary with its record, no longer than `maxEncodedBytes` (at least 32 kB): for mail that is all header or all parts, limits are tightened until
  * the record fits, at the price of an incomplete structure.
  */
-export function summarizeWithin(bytes: Uint8Array, maxEncodedBytes: number): { summary: MessageSummary; encoded: Buffer } {
+export function summarizeWithin(bytes: Uint8Array, maxEncodedBytes: number): FiledSummary {
   let last: { summary: MessageSummary; encoded: Buffer } | undefined;
   for (const limits of [defaultMessageLimits, tightMessageLimits, minimalMessageLimits]) {
     const summary = summarize(bytes, limits);
     last = { summary, encoded: encodeSummary(summary) };
     if (last.encoded.length <= maxEncodedBytes) break;
   }
-  return last!;
+  const { own, inReplyTo, references } = last!.summary.messageIds;
+  return { ...last!, messageIds: [...(own === undefined ? [] : [own]), ...inReplyTo, ...references] };
 }
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });

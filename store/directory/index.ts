@@ -4,3 +4,4 @@
 export { type ParsedAddress, parseAddress, parseDomain, tryParseAddress, tryParseDomain } from './addresses.js';
 export * from './contract.js';
 export { createDirectory, type DirectoryOptions } from './directory.js';
+export { scramIterations, scramSaltBytes } from './passwords.js';

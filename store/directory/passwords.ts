@@ -18,6 +18,7 @@ const maxParallel = 2;
 /** About three seconds of work; who comes later is sent away. */
 export const defaultMaxWaiting = 256;
 export const scramIterations = 10_000;
+export const scramSaltBytes = 16;
 export const maxPasswordBytes = 1_024;
 
 /** More passwords wait for their check than can be checked in reasonable time. */
@@ -63,7 +64,7 @@ export class PasswordHasher {
 
   /** What is stored for a prepared password. Throws `PasswordQueueFull`. */
   async credential(password: string): Promise<Credential> {
-    const salt = this.#random.bytes(16);
+    const salt = this.#random.bytes(scramSaltBytes);
     const version = this.#random.bytes(8).toString('hex');
     const argon2 = await this.#inTurn(() => hash(password, { ...argon2Options, salt: this.#random.bytes(16) }));
     return { version, argon2, scram: await scramKeys(password, salt, scramIterations) };

@@ -42,7 +42,6 @@ import { findThread, removeFromThreads, threadRowValue } from './threads.js';
 
 /** The last UID that IMAP can name. */
 const maxUid = 0xffff_ffff;
-export const maxSummaryBytes = 90_000;
 
 export interface ChangesOptions {
   tx: KvTransaction;
@@ -272,7 +271,9 @@ export class AccountChanges implements AccountWriter {
   async insertAll(messages: readonly NewMessage[], options: { quotaLimitBytes?: number } = {}): Promise<InsertedMessage[]> {
     const plans = messages.map((message) => {
       if (message.mailboxIds.length === 0) throw new MailError('no-mailbox', 'a message needs a mailbox');
-      if (message.summary.length > maxSummaryBytes) throw new RangeError(`a summary has at most ${maxSummaryBytes} bytes`);
+      if (message.summary.length > mailLimits.maxSummaryBytes) {
+        throw new RangeError(`a summary has at most ${mailLimits.maxSummaryBytes} bytes`);
+      }
       const ids = [...new Set(message.messageIds)].slice(0, mailLimits.maxThreadReferences);
       return { message, keywords: canonicalKeywords(message.keywords ?? []), hashes: ids.map(referenceHash) };
     });

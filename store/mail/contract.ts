@@ -34,6 +34,8 @@ export const mailLimits = {
   maxMessagesPerTransaction: 500,
   /** Message ids that tie a message to a thread. */
   maxThreadReferences: 16,
+  /** Envelope and structure of one message; under the store's limit of 100 kB a value. */
+  maxSummaryBytes: 90_000,
 } as const;
 
 export interface Mailbox {

@@ -32,7 +32,6 @@ import { recount } from './recount.js';
 import { finishMailboxRemoval, removalStep, removeAccount, resumeAccountRemovals } from './removal.js';
 import { idAtPath, readMailbox, readTree } from './tree.js';
 
-export { maxSummaryBytes } from './account-changes.js';
 export * from './contract.js';
 export { AccountCombiner, AccountGate, type CombinerOptions, type Outcome } from './gate.js';
 export type { MailboxPatch } from './mailboxes.js';

@@ -3,7 +3,7 @@
  * summary; all of them become visible in one transaction, or none.
  */
 import type { BlobWriter } from '../../../store/blobs/contract.js';
-import { type AccountId, type Mailbox, MailError, type NewMessage } from '../../../store/mail/contract.js';
+import { type AccountId, type Mailbox, MailError, mailLimits, type NewMessage } from '../../../store/mail/contract.js';
 import { summarizeWithin } from '../../message/index.js';
 import type { SessionContext } from '../context.js';
 import { Cursor } from '../grammar/cursor.js';
@@ -18,8 +18,6 @@ type LiteralEvent = Extract<ReaderEvent, { kind: 'literal' }>;
 
 /** Waits for the next event of the command that is coming in; undefined when the client is gone. */
 export type EventSource = () => Promise<ReaderEvent | undefined>;
-
-const maxSummaryBytes = 90_000;
 
 interface MessageHead {
   flags: FlagList;
@@ -219,8 +217,7 @@ class AppendRun {
       await writer.write(bytes.subarray(at, length));
     }
     const blob = await writer.finish();
-    const { summary, encoded } = summarizeWithin(bytes, maxSummaryBytes);
-    const { own, inReplyTo, references } = summary.messageIds;
+    const { encoded, messageIds } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
     this.#messages.push({
       blob,
       mailboxIds: [this.#mailbox!.id],
@@ -228,7 +225,7 @@ class AppendRun {
       isDeleted: head.flags.deleted,
       receivedAtMs: head.receivedAtMs,
       summary: encoded,
-      messageIds: [...new Set([...(own === undefined ? [] : [own]), ...inReplyTo, ...references])],
+      messageIds,
     });
   }
 
