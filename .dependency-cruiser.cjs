@@ -13,7 +13,17 @@ module.exports = {
       name: 'store-imports-only-the-floor',
       severity: 'error',
       from: { path: '^store/' },
-      to: { path: '^(node|cluster|protocols|ops|test-cluster)/', pathNot: '^ops/telemetry/' },
+      to: {
+        path: '^(node|cluster|protocols|ops|test-cluster)/',
+        // Tests of a backend start a real server with the harness.
+        pathNot: '^ops/telemetry/|^test-cluster/harness/(postgres-server|tcp-proxy|swift|needs)',
+      },
+    },
+    {
+      name: 'production-starts-no-test-servers',
+      severity: 'error',
+      from: { path: '^store/', pathNot: '(\\.test|\\.suite|test-[a-z-]+)\\.ts$' },
+      to: { path: '^test-cluster/' },
     },
     {
       name: 'cluster-imports-kv-settings-floor',
@@ -45,7 +55,7 @@ module.exports = {
     {
       name: 'no-dev-dependency-in-production',
       severity: 'error',
-      from: { path: production, pathNot: '\\.(test|e2e|bench)\\.ts$' },
+      from: { path: production, pathNot: '(\\.(test|suite|e2e|bench)|/test-[a-z-]+)\\.ts$' },
       to: { dependencyTypes: ['npm-dev'] },
     },
     {

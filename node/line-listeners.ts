@@ -1,19 +1,21 @@
 /** From settings to listening sockets with SMTP, LMTP and IMAP sessions behind them. */
-import { type Logger, systemClock, systemRandom } from '../ops/telemetry/index.js';
-import { defaultImapLimits, type ImapLimits, ImapSession } from '../protocols/imap/index.js';
+import { counter, type Logger, systemClock, systemRandom } from '../ops/telemetry/index.js';
+import { ImapSession } from '../protocols/imap/index.js';
 import type { SaslBackend } from '../protocols/sasl/contract.js';
 import type { ScramSettings } from '../protocols/sasl/index.js';
-import {
-  defaultSmtpLimits,
-  type SmtpHandler,
-  type SmtpLimits,
-  type SmtpMode,
-  SmtpSession,
-} from '../protocols/smtp/server/index.js';
-import type { Config, ListenerConfig } from './config/schema.js';
+import { type SmtpHandler, type SmtpMode, SmtpSession } from '../protocols/smtp/server/index.js';
+import type { Config, ListenerConfig, NodeRole } from './config/schema.js';
 import { type CertificateStore, type ListenerConnection, TcpListener, type TlsInfo } from './listeners/index.js';
 import { OpenSessions } from './sessions.js';
+import { imapLimits, live, smtpLimits } from './settings/index.js';
 import type { Stores } from './stores.js';
+import { turnAway, unavailableLine } from './turn-away.js';
+
+const turnedAwayTotal = counter(
+  'starling_connections_turned_away_total',
+  'Connections that were told at once that this node takes on nothing now.',
+  ['listener'],
+);
 
 export interface LineListenerDependencies {
   config: Config;
@@ -23,12 +25,16 @@ export interface LineListenerDependencies {
   sasl: SaslBackend;
   scram: ScramSettings;
   logger: Logger;
+  /** While it gives a reason, new connections are told to come back later. Sessions that are open go on. Default: never. */
+  reasonToRefuse?: () => string | undefined;
 }
 
 type LineProtocol = Exclude<ListenerConfig['protocol'], 'http'>;
 type Serve = (connection: ListenerConnection, settings: ListenerConfig, logger: Logger) => void;
 
 const smtpModes = { smtp: 'mx', submission: 'submission', lmtp: 'lmtp' } as const satisfies Record<string, SmtpMode>;
+
+const roleOf = { smtp: 'smtp', submission: 'smtp', lmtp: 'smtp', imap: 'imap' } as const satisfies Record<LineProtocol, NodeRole>;
 
 /** RFC 5321 4.2.1 and RFC 9051 7.1.5: what a full listener says before it hangs up. */
 const refusals: Record<LineProtocol, (reason: string) => string> = {
@@ -37,28 +43,6 @@ const refusals: Record<LineProtocol, (reason: string) => string> = {
   lmtp: () => '421 4.7.0 Too many connections, please try again later\r\n',
   imap: () => '* BYE [UNAVAILABLE] Too many connections\r\n',
 };
-
-function smtpLimits(config: Config): SmtpLimits {
-  const { maxMessageBytes, maxRecipients, bareLineEnds, commandTimeoutSeconds, dataTimeoutSeconds } = config.smtp;
-  return {
-    ...defaultSmtpLimits,
-    maxMessageBytes,
-    maxRecipients,
-    bareLineEnds,
-    commandTimeoutMs: commandTimeoutSeconds * 1000,
-    dataTimeoutMs: dataTimeoutSeconds * 1000,
-  };
-}
-
-function imapLimits(config: Config): ImapLimits {
-  const { maxAppendBytes, idleKeepAliveSeconds, autoLogoutSeconds } = config.imap;
-  return {
-    ...defaultImapLimits,
-    grammar: { ...defaultImapLimits.grammar, maxMessageBytes: maxAppendBytes },
-    keepAliveMs: idleKeepAliveSeconds * 1000,
-    idleTimeoutMs: autoLogoutSeconds * 1000,
-  };
-}
 
 const facts = (tls: TlsInfo | undefined) => tls && { protocol: tls.protocol, cipher: tls.cipher, serverName: tls.serverName };
 
@@ -69,7 +53,8 @@ export class LineListeners {
 
   constructor(readonly dependencies: LineListenerDependencies) {
     const serve = this.#protocols();
-    const lines = dependencies.config.listeners.filter((settings) => settings.protocol !== 'http');
+    const { listeners, roles } = dependencies.config;
+    const lines = listeners.filter(({ protocol }) => protocol !== 'http' && roles.includes(roleOf[protocol]));
     this.#listeners = lines.map((settings) => {
       const protocol = settings.protocol as LineProtocol;
       const logger = dependencies.logger.child({ listener: settings.name });
@@ -81,7 +66,11 @@ export class LineListeners {
         certificates: dependencies.certificates,
         maxConnections: settings.maxConnections,
         maxConnectionsPerAddress: settings.maxConnectionsPerAddress,
-        onConnection: (connection) => serve[protocol](connection, settings, logger),
+        onConnection: (connection) => {
+          if (dependencies.reasonToRefuse?.() === undefined) return serve[protocol](connection, settings, logger);
+          turnedAwayTotal.inc({ listener: settings.name });
+          turnAway(connection, unavailableLine(protocol, dependencies.config.hostname));
+        },
         refusal: refusals[protocol],
         logger,
       });
@@ -102,8 +91,9 @@ export class LineListeners {
 
   #protocols(): Record<LineProtocol, Serve> {
     const { config, stores, smtpHandler, sasl, scram } = this.dependencies;
-    const limits = smtpLimits(config);
-    const imap = { limits: imapLimits(config), serverName: config.hostname };
+    // Each session begins with what holds then.
+    const currentSmtpLimits = live(stores.settings, smtpLimits);
+    const currentImapLimits = live(stores.settings, imapLimits);
     const smtp: Serve = (connection, settings, logger) => {
       const mode = smtpModes[settings.protocol as keyof typeof smtpModes];
       const session = new SmtpSession({
@@ -122,7 +112,7 @@ export class LineListeners {
         serverName: 'Starling',
         // The session makes a logger of its own when it first has something to say.
         logger,
-        limits,
+        limits: currentSmtpLimits(),
         clock: systemClock,
         random: systemRandom,
         scram,
@@ -145,7 +135,8 @@ export class LineListeners {
             startTls: settings.tls === 'starttls' ? () => connection.startTls() : undefined,
           },
           {
-            ...imap,
+            limits: currentImapLimits(),
+            serverName: config.hostname,
             mail: stores.mail,
             blobs: stores.blobs,
             sasl,

@@ -5,6 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
+import type { LeaderLeases } from '../cluster/leases/index.js';
+import { type Membership, NodeIdTaken } from '../cluster/membership/index.js';
 import { enableProcessMetrics, gauge, type Logger } from '../ops/telemetry/index.js';
 import { SystemResolver } from '../protocols/dns/index.js';
 import { HttpServer, Router, type TlsCertificate, verifyCertificate } from '../protocols/http/index.js';
@@ -18,16 +20,11 @@ import type { Config } from './config/schema.js';
 import { installationSecret } from './installation.js';
 import { LineListeners } from './line-listeners.js';
 import { CertificateStore, loadOrMakeSelfSigned } from './listeners/index.js';
-import {
-  createDelivery,
-  createDirectDelivery,
-  createReceiver,
-  type Delivery,
-  defaultMailflowSettings,
-  type MailflowSettings,
-  type Receiver,
-} from './mailflow/index.js';
+import { createDelivery, createDirectDelivery, createReceiver, type Delivery, type Receiver } from './mailflow/index.js';
+import { createNodeLeases, createNodeMembership, describeNodes, reasonToRefuse, storeProblems } from './membership.js';
 import { createPurger, createQueueRunner, type Purger, type QueueRunner } from './services/index.js';
+import type { FirstSettings } from './settings/index.js';
+import { liveMailflowSettings } from './settings/mailflow.js';
 import { StartError } from './start-error.js';
 import { openStores, type Stores } from './stores.js';
 import { version } from './version.js';
@@ -39,6 +36,8 @@ const nodeDraining = gauge('starling_draining', '1 while this node takes no new 
 const stopGraceMs = 10_000;
 /** For the last reply of a session that did not end in time. */
 const partingMs = 500;
+/** For giving back row, fence, claims and leases; what is left then, the others find. */
+const leaveMs = 5_000;
 
 export interface RunningNode {
   readonly stores: Stores;
@@ -48,10 +47,20 @@ export interface RunningNode {
   drain(): void;
   /** Resolves when the node has stopped and its store is closed. */
   readonly stopped: Promise<void>;
+  /** Another node has declared this one dead: it stops by itself, and whoever supervises the process should start it again. */
+  readonly isFenced: boolean;
 }
 
-/** Starts a node. Throws `StartError` with a sentence for its operator. `isHeldBack` keeps it unready until `setReady`. */
-export async function startNode(config: Config, options: { logger: Logger; isHeldBack?: boolean }): Promise<RunningNode> {
+export interface StartOptions {
+  logger: Logger;
+  /** Unready until `setReady`. */
+  isHeldBack?: boolean;
+  /** The cluster's settings, if this is the first start of an installation. */
+  firstSettings?: FirstSettings;
+}
+
+/** Starts a node. Throws `StartError` with a sentence for its operator. */
+export async function startNode(config: Config, options: StartOptions): Promise<RunningNode> {
   const { logger } = options;
   enableProcessMetrics();
   const controlPath = join(config.data, 'control.sock');
@@ -59,7 +68,7 @@ export async function startNode(config: Config, options: { logger: Logger; isHel
     throw new StartError(
       `the path ${controlPath} is longer than the ${maxSocketPathBytes} bytes that a socket may have: choose a shorter data directory`,
     );
-  const stores = await openStores(config, { logger });
+  const stores = await openStores(config, { logger, firstSettings: options.firstSettings });
   const node = new Node(config, stores, logger);
   try {
     await node.start(await certificateFor(config, logger));
@@ -67,7 +76,8 @@ export async function startNode(config: Config, options: { logger: Logger; isHel
     return node;
   } catch (error) {
     await node.abandon();
-    if (error instanceof KvError || isListenError(error)) throw new StartError((error as Error).message, { cause: error });
+    if (error instanceof KvError || error instanceof NodeIdTaken || isListenError(error))
+      throw new StartError((error as Error).message, { cause: error });
     throw error;
   }
 }
@@ -95,26 +105,14 @@ async function nodeCertificate(config: Config, logger: Logger): Promise<TlsCerti
   return { certificateChainPem, privateKeyPem: readFileSync(privateKeyFile, 'utf8'), names: [config.hostname] };
 }
 
-function mailflowSettings(config: Config): MailflowSettings {
-  const { outbound, smtp, hostname } = config;
-  return {
-    ...defaultMailflowSettings(hostname),
-    senderMustMatch: smtp.mustMatchSender,
-    fromFieldMustMatch: smtp.mustMatchFromField,
-    smtpPort: outbound.port,
-    relayHost: outbound.relay,
-    retryDelaysSeconds: outbound.retryScheduleSeconds,
-    delayReportAfterSeconds: outbound.delayNoticeAfterSeconds,
-    messageLifetimeSeconds: outbound.expireAfterSeconds,
-  };
-}
-
 class Node implements RunningNode {
   readonly stopped: Promise<void>;
   readonly #nodeId: string;
   readonly #startedAtMs: number;
   readonly #certificates: CertificateStore;
   readonly #delivery: Delivery;
+  readonly #membership: Membership;
+  readonly #leases: LeaderLeases;
   readonly #runner: QueueRunner;
   readonly #receiver: Receiver;
   readonly #purger: Purger;
@@ -122,6 +120,7 @@ class Node implements RunningNode {
   #lines: LineListeners | undefined;
   #https: HttpServer[] = [];
   #control: ControlServer | undefined;
+  isFenced = false;
   #isReady = false;
   #isDraining = false;
   #finish!: () => void;
@@ -138,33 +137,45 @@ class Node implements RunningNode {
     this.#nodeId = random.bytes(16).toString('hex');
     this.#startedAtMs = clock.nowMs();
     this.#certificates = new CertificateStore({ logger });
-    const settings = mailflowSettings(config);
-    const servers = config.outbound.dnsServers;
+    const settings = liveMailflowSettings(stores.settings, config.hostname);
+    const { servers } = config.dns;
     const resolver = new SystemResolver(servers.length > 0 ? { servers } : {});
     const shared = { ...stores, logger, settings };
     this.#delivery = createDelivery({ ...shared, resolver });
+    // Whoever declared this node dead has its claims: it must not go on taking mail that it can't deliver.
+    const onFenced = () => {
+      if (this.isFenced) return;
+      this.isFenced = true;
+      logger.fatal({ nodeId: this.#nodeId }, 'another node has declared this one dead; stopping');
+      // Others have begun on the same deliveries: what a remote host has not taken yet must not be sent from here as well.
+      void this.#runner.stop();
+      this.drain();
+    };
+    const node = { nodeId: this.#nodeId, incarnation: 1 };
+    this.#membership = createNodeMembership({ config, stores, logger, node, onFenced });
+    this.#leases = createNodeLeases(stores, logger, this.#nodeId);
     this.#runner = createQueueRunner({
       queue: stores.queue,
-      node: { nodeId: this.#nodeId, incarnation: 1 },
+      node,
       clock,
       random,
       logger,
       deliver: (job, signal) => this.#delivery.deliver(job, signal),
       putOff: (job, error) => this.#delivery.putOff(job, error),
-      // Whoever declared this node dead has its claims: it must not go on taking mail that it can't deliver.
-      onFenced: () => {
-        logger.fatal({ nodeId: this.#nodeId }, 'another node has declared this one dead; stopping');
-        this.drain();
-      },
-      limits: { maxRemoteDeliveries: config.outbound.maxConcurrentDeliveries },
+      members: () => this.#membership.members('queue'),
+      mayWork: () => this.#membership.standing === 'joined',
+      onFenced,
+      limits: { maxRemoteDeliveries: stores.settings.current.outbound.maxConcurrentDeliveries },
     });
+    stores.settings.onChange(({ outbound }) => this.#runner.setLimits({ maxRemoteDeliveries: outbound.maxConcurrentDeliveries }));
     this.#receiver = createReceiver({
       ...shared,
       direct: createDirectDelivery(shared),
       desk: this.#runner,
       authBackend: createSaslBackend(stores.directory, logger),
     });
-    this.#purger = createPurger({ ...stores, logger });
+    const purgeLease = this.#leases.contend('purge');
+    this.#purger = createPurger({ ...stores, settings: {}, logger, isOurs: () => purgeLease.isHeld });
   }
 
   async start(certificate: TlsCertificate): Promise<void> {
@@ -172,7 +183,13 @@ class Node implements RunningNode {
     this.#certificates.replace([certificate]);
     const fakeSaltKey = await installationSecret(stores.kv, 'scram-fake-salt', stores.random);
     // The embedded store belongs to one process: whatever an earlier one had claimed is ours now.
-    await this.#runner.start({ isStoreExclusive: stores.kv.backend === 'embedded' });
+    await this.#membership.join({ isStoreExclusive: stores.kv.backend === 'embedded' });
+    await this.#leases.start();
+    const wakeRunner = () => this.#runner.wake();
+    this.#membership.onChange(wakeRunner);
+    this.#membership.onStanding(wakeRunner);
+    if (config.roles.includes('queue')) this.#runner.start();
+    stores.settings.follow();
     this.#receiver.start();
     this.#purger.start();
     this.#lines = new LineListeners({
@@ -181,6 +198,7 @@ class Node implements RunningNode {
       certificates: this.#certificates,
       smtpHandler: this.#receiver.handler,
       sasl: this.#receiver.handler.authBackend!,
+      reasonToRefuse: () => reasonToRefuse(this.#membership),
       // As real secrets are, so that a fake challenge gives nothing away (RFC 5802).
       scram: { iterations: scramIterations, saltBytes: scramSaltBytes, fakeSaltKey },
       logger,
@@ -196,12 +214,14 @@ class Node implements RunningNode {
   async abandon(): Promise<void> {
     await Promise.all([this.#runner.stop(), this.#purger.stop(), this.#lines?.close()]);
     this.#delivery.close();
+    await this.#leave();
     await Promise.all(this.#https.map((server) => server.stop(0)));
     await this.stores.close();
   }
 
   setReady(): void {
     this.#isReady = true;
+    if (!this.#isDraining) void this.#membership.setState('ready');
   }
 
   drain(): void {
@@ -224,7 +244,7 @@ class Node implements RunningNode {
     registerHealth(this.#router, { probe: () => this.#probe(), isDraining: () => this.#isDraining });
     registerMetrics(this.#router);
     for (const { name, host, port, protocol, tls, maxConnections } of config.listeners) {
-      if (protocol !== 'http') continue;
+      if (protocol !== 'http' || !config.roles.includes('http')) continue;
       const isTls = tls === 'implicit';
       const server = new HttpServer({
         name,
@@ -243,12 +263,10 @@ class Node implements RunningNode {
 
   async #probe(): Promise<Readiness> {
     if (!this.#isReady) return { ready: false, reasons: ['The node is starting.'] };
-    try {
-      await this.stores.kv.check();
-      return { ready: true, reasons: [] };
-    } catch (error) {
-      return { ready: false, reasons: [`The store can't be written: ${(error as Error).message}`] };
-    }
+    const refusal = reasonToRefuse(this.#membership);
+    if (refusal !== undefined) return { ready: false, reasons: [refusal] };
+    const reasons = await storeProblems(this.stores);
+    return { ready: reasons.length === 0, reasons };
   }
 
   async #stop(): Promise<void> {
@@ -259,6 +277,8 @@ class Node implements RunningNode {
     this.logger.info({ sessions: this.#lines?.sessions.size, claims: this.#runner.size }, 'draining');
     this.#lines?.stopAccepting();
     await Promise.all([
+      // The others take its share of the work from here on; its claims stay its own until it leaves.
+      this.#within(deadlineMs, this.#membership.setState('draining')),
       this.#receiver.drain(deadlineMs),
       this.#within(deadlineMs, this.#lines?.sessions.drain()),
       this.#runner.drain(deadlineMs),
@@ -268,11 +288,18 @@ class Node implements RunningNode {
     await this.#within(clock.monotonicMs() + partingMs, this.#lines?.sessions.stop());
     await this.#lines?.close();
     this.#delivery.close();
+    await this.#leave();
     // Last of all, so that balancers and operators can watch the drain.
     await Promise.all(this.#https.map((server) => server.stop(1_000)));
     await this.#control?.close();
     await this.stores.close();
     this.logger.info({ milliseconds: Math.round(clock.monotonicMs() - startMs) }, 'stopped');
+  }
+
+  /** Gives back leases, claims, row and fence, so that the others need not wait for a term. */
+  async #leave(): Promise<void> {
+    const leaving = this.#leases.release().then(() => this.#membership.leave());
+    await this.#within(this.stores.clock.monotonicMs() + leaveMs, leaving);
   }
 
   /** Waits for `work`, but no longer than until the deadline. */
@@ -299,6 +326,7 @@ class Node implements RunningNode {
         claims: this.#runner.size,
         residentBytes: process.memoryUsage.rss(),
       }),
+      nodes: () => describeNodes(this.#membership.nodes(), this.stores.queue),
       drain: () => this.drain(),
       certificates: () =>
         this.#certificates.certificates.map(({ names, notBeforeMs, notAfterMs }) => ({

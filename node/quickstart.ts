@@ -11,7 +11,8 @@ import type { Stores } from './stores.js';
 
 export interface QuickstartAccount {
   address: string;
-  password: string;
+  /** Absent when another node has made the account, with a password that is not known here. */
+  password?: string;
 }
 
 const passwordAlphabet = 'abcdefghjkmnpqrstuvwxyz23456789';
@@ -32,7 +33,7 @@ function readKept(file: string): Map<string, string> {
   }
   try {
     const kept = JSON.parse(text) as { accounts: QuickstartAccount[] };
-    return new Map(kept.accounts.map(({ address, password }) => [address, password]));
+    return new Map(kept.accounts.flatMap(({ address, password }) => (password === undefined ? [] : [[address, password]])));
   } catch {
     // The parser's own words would quote passwords.
     throw new StartError(`${file} is damaged; delete it to have new passwords made`);
@@ -50,11 +51,11 @@ function keep(file: string, accounts: QuickstartAccount[]): void {
 }
 
 /**
- * Makes domain and accounts. With `password`, all accounts get it; otherwise each has its own, kept in `DATA/quickstart.json`.
- * Throws `StartError`.
+ * Makes domain and accounts where they are not there. With `password`, all accounts get it; otherwise each has its own, kept in `DATA/quickstart.json`. On a
+ * store that other nodes use too, accounts that are there already are taken as they are. Throws `StartError`.
  */
 export async function prepareQuickstart(
-  stores: Pick<Stores, 'directory' | 'mail'>,
+  stores: Pick<Stores, 'directory' | 'mail' | 'kv'>,
   data: string,
   password: string | undefined,
 ): Promise<QuickstartAccount[]> {
@@ -68,30 +69,53 @@ export async function prepareQuickstart(
 }
 
 async function prepareAccounts(
-  stores: Pick<Stores, 'directory' | 'mail'>,
+  { directory, mail, kv }: Pick<Stores, 'directory' | 'mail' | 'kv'>,
   data: string,
   password: string | undefined,
 ): Promise<QuickstartAccount[]> {
-  const { directory, mail } = stores;
+  const isShared = kv.backend !== 'embedded';
   const file = join(data, 'quickstart.json');
   const kept = readKept(file);
-  const accounts = quickstartAccounts.map((address) => ({ address, password: password ?? kept.get(address) ?? makePassword() }));
-  if (accounts.some((account) => kept.get(account.address) !== account.password)) keep(file, accounts);
-  if (!(await directory.isLocalDomain(quickstartDomain))) await directory.createDomain(quickstartDomain);
-  for (const account of accounts) {
-    const existing = await directory.principal(account.address);
-    const id = existing?.id ?? (await createAccount(directory, account)).id;
-    if (existing && kept.get(account.address) !== account.password)
-      await directory.setPassword(account.address, account.password);
+  const wanted = quickstartAccounts.map((address) => ({ address, password: password ?? kept.get(address) ?? makePassword() }));
+  if (wanted.some((account) => kept.get(account.address) !== account.password)) keep(file, wanted);
+  await unlessThere(async () => {
+    if (!(await directory.isLocalDomain(quickstartDomain))) await directory.createDomain(quickstartDomain);
+  });
+  const accounts: QuickstartAccount[] = [];
+  for (const account of wanted) {
+    await unlessThere(async () => {
+      if (!(await directory.principal(account.address))) await createAccount(directory, account);
+      else if (!isShared && kept.get(account.address) !== account.password)
+        await directory.setPassword(account.address, account.password);
+    });
+    const { id } = (await directory.principal(account.address))!;
     await mail.ensureAccount(id);
+    const isOurs = !isShared || (await directory.verifyPassword(account.address, account.password)).ok;
+    accounts.push(isOurs ? account : { address: account.address });
   }
+  // What is not the account's password must not stay in the file as if it were.
+  if (accounts.some((account) => account.password === undefined)) keep(file, accounts);
   return accounts;
 }
 
-function createAccount(directory: Stores['directory'], { address, password }: QuickstartAccount) {
+/** Another node that starts at the same time may be the one that makes it. */
+async function unlessThere(make: () => Promise<unknown>): Promise<void> {
+  try {
+    await make();
+  } catch (error) {
+    if (!(error instanceof DirectoryError && error.code === 'exists')) throw error;
+  }
+}
+
+function createAccount(directory: Stores['directory'], { address, password }: Required<QuickstartAccount>) {
   const name = address.slice(0, address.indexOf('@'));
   const displayName = `${name[0]!.toUpperCase()}${name.slice(1)}`;
   return directory.createPrincipal({ kind: 'account', address, displayName, password, isAdmin: name === 'admin' });
+}
+
+function passwordText({ password }: QuickstartAccount, hidePasswords: boolean): string {
+  if (password === undefined) return '(made by another node, with its own password)';
+  return hidePasswords ? '(the password you gave)' : password;
 }
 
 /** What the quickstart prints once ready. */
@@ -107,7 +131,7 @@ export function quickstartGreeting(config: Config, accounts: readonly Quickstart
     ...listeners,
     '',
     'Accounts',
-    ...accounts.map(({ address, password }) => `  ${address.padEnd(22)} ${hidePasswords ? '(the password you gave)' : password}`),
+    ...accounts.map((account) => `  ${account.address.padEnd(22)} ${passwordText(account, hidePasswords)}`),
     '',
     'Send a first message:',
     `  swaks --server 127.0.0.1:${port('smtp')} --to ${alice.address} --from you@elsewhere.test --header 'Subject: Hello'`,

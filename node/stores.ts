@@ -1,13 +1,21 @@
-/** Opens the store and the rooms that stand on it: blobs, mailboxes, directory, queue. Used by the node and by the command line alike. */
-import { existsSync, mkdirSync } from 'node:fs';
+/** Opens the store and the rooms that stand on it: settings, blobs, mailboxes, directory, queue. Used by the node and by the command line alike. */
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, type Logger, type Random, systemClock, systemRandom } from '../ops/telemetry/index.js';
-import { type BlobStore, createBlobStore } from '../store/blobs/index.js';
+import { type BlobStore, createBlobStore, externalFromSettings } from '../store/blobs/index.js';
 import { createDirectory, type Directory } from '../store/directory/index.js';
-import { KvError, type KvStore, openEmbeddedStore } from '../store/kv/index.js';
+import { KvError, type KvStore, openEmbeddedStore, type StoreAddress } from '../store/kv/index.js';
 import { createMailStore, type OpenMailStore } from '../store/mail/index.js';
 import { createQueue, type Queue } from '../store/queue/index.js';
+import { unfinishedTransfer } from '../store/transfer/marker.js';
 import type { Config } from './config/schema.js';
+import {
+  applyFirstSettings,
+  type FirstSettings,
+  type NodeSettings,
+  openNodeSettings,
+  sectionsReadAtStart,
+} from './settings/index.js';
 import { StartError } from './start-error.js';
 
 /** Mail is routed by directory answers of at most this age; passwords are always checked afresh. */
@@ -17,6 +25,7 @@ export interface Stores {
   clock: Clock;
   random: Random;
   kv: KvStore;
+  settings: NodeSettings;
   blobs: BlobStore;
   mail: OpenMailStore;
   directory: Directory;
@@ -24,36 +33,121 @@ export interface Stores {
   close(): Promise<void>;
 }
 
-/** Throws `StartError` when another process has the store, or there is none and `createIfAbsent` is false. */
+/** Throws `StartError` when another process has the store, there is none and `createIfAbsent` is false, or the cluster key is not the store's. */
 export async function openStores(
-  config: Pick<Config, 'data' | 'store' | 'directory'>,
-  deps: { logger: Logger; clock?: Clock; random?: Random; createIfAbsent?: boolean },
+  config: Pick<Config, 'data' | 'store' | 'clusterKey' | 'clusterKeyFile'>,
+  deps: { logger: Logger; clock?: Clock; random?: Random; createIfAbsent?: boolean; firstSettings?: FirstSettings | undefined },
 ): Promise<Stores> {
   const { logger, clock = systemClock, random = systemRandom } = deps;
-  const directoryPath = join(config.data, 'store');
-  if (deps.createIfAbsent === false && !existsSync(directoryPath)) throw new StartError(`there is no store in ${config.data}`);
+  const address = storeAddress(config);
+  const createIfAbsent = deps.createIfAbsent ?? true;
+  const kv = await openKv(address, { logger, clock, random, createIfAbsent });
   try {
-    mkdirSync(directoryPath, { recursive: true, mode: 0o700 });
+    // A store elsewhere makes none here: for certificates and the control socket.
+    if (createIfAbsent) makeDirectory(config.data);
+    return await openRooms(config, { kv, clock, random, logger, firstSettings: deps.firstSettings ?? {} });
   } catch (error) {
-    throw new StartError(`can't make ${directoryPath}: ${(error as Error).message}`, { cause: error });
+    await kv.close();
+    throw error instanceof KvError ? new StartError(error.message, { cause: error }) : error;
   }
-  const kv = await openStore(directoryPath, logger, clock, random);
-  const blobs = createBlobStore({ kv, clock, random, logger });
+}
+
+type RoomDependencies = Parameters<typeof openNodeSettings>[1] & { firstSettings: FirstSettings };
+
+async function openRooms(config: Parameters<typeof openNodeSettings>[0], deps: RoomDependencies): Promise<Stores> {
+  const { kv, clock, random, logger } = deps;
+  const settings = await openWhole(config, deps);
+  await applyFirstSettings(settings, deps.firstSettings, 'starling', logger);
+  const blobs = createBlobStore({ kv, clock, random, logger, external: externalStorages(settings) });
+  settings.onChange((_now, _before, changed) => {
+    const sections = sectionsReadAtStart.filter((name) => changed.some((path) => path.startsWith(`${name}.`)));
+    if (sections.length > 0) logger.warn({ sections }, 'changed settings that this node takes up when it is started again');
+  });
   const mail = createMailStore({ kv, blobs, clock, random, logger });
-  const directory = createDirectory({ kv, clock, random, logger, ...config.directory, lookupFreshMs });
+  const minPasswordCharacters = () => settings.current.directory.minPasswordCharacters;
+  const directory = createDirectory({ kv, clock, random, logger, minPasswordCharacters, lookupFreshMs });
   const queue = createQueue({ kv, blobs, clock, random, logger });
   const close = async () => {
+    await settings.close();
     await mail.close();
     await kv.close();
   };
-  return { clock, random, kv, blobs, mail, directory, queue, close };
+  return { clock, random, kv, settings, blobs, mail, directory, queue, close };
 }
 
-async function openStore(directory: string, logger: Logger, clock: Clock, random: Random): Promise<KvStore> {
+/** Throws `StartError` when S3 is set up and nothing says how to log in there. */
+function externalStorages(settings: NodeSettings) {
   try {
-    return await openEmbeddedStore({ directory, logger, clock, random });
+    return externalFromSettings(settings.opened('blobs'), process.env);
+  } catch (error) {
+    if (error instanceof RangeError) throw new StartError(`blobs: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+/** The settings of a store that is whole: on one that a copy or restore has only half filled nothing may run. */
+async function openWhole(
+  config: Parameters<typeof openNodeSettings>[0],
+  deps: Parameters<typeof openNodeSettings>[1],
+): Promise<NodeSettings> {
+  const problem = await unfinishedTransfer(deps.kv);
+  if (problem) throw new StartError(problem);
+  return openNodeSettings(config, deps);
+}
+
+/** Where the node's store is. */
+export function storeAddress(config: Pick<Config, 'data' | 'store'>): StoreAddress {
+  const { store } = config;
+  if (store.backend === 'embedded') return { backend: 'embedded', directory: store.directory ?? join(config.data, 'store') };
+  if (store.backend === 'foundationdb') return store;
+  return { backend: 'postgres', url: postgresUrl(store) };
+}
+
+/** The URL has a password in it, so it may come from a file or the environment instead of the configuration. */
+function postgresUrl(store: { url?: string | undefined; urlFile?: string | undefined }): string {
+  if (store.url !== undefined) return store.url;
+  if (store.urlFile !== undefined) {
+    try {
+      return readFileSync(store.urlFile, 'utf8').trim();
+    } catch (error) {
+      throw new StartError(`can't read ${store.urlFile}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  const url = process.env['STARLING_POSTGRES_URL'];
+  if (url) return url;
+  throw new StartError('store.backend is postgres: give store.url, store.urlFile or STARLING_POSTGRES_URL');
+}
+
+/** Opens a store by its address. Throws `StartError` with a sentence for the operator. */
+export async function openKv(
+  address: StoreAddress,
+  deps: { logger: Logger; clock: Clock; random: Random; createIfAbsent: boolean },
+): Promise<KvStore> {
+  const { logger, clock, random } = deps;
+  try {
+    // Clients of databases are loaded only where they are used.
+    if (address.backend === 'postgres') {
+      const { openPostgresStore } = await import('../store/kv/postgres/index.js');
+      return await openPostgresStore({ connectionString: address.url, logger, clock, random });
+    }
+    if (address.backend === 'foundationdb') {
+      const { openFoundationDbStore } = await import('../store/kv/foundationdb/index.js');
+      const { clusterFile, clientLibrary = process.env['FDB_CLIENT_LIBRARY'], externalClientDirectory } = address;
+      return await openFoundationDbStore({ clusterFile, clientLibrary, externalClientDirectory, logger, clock, random });
+    }
+    if (!deps.createIfAbsent && !existsSync(address.directory)) throw new StartError(`there is no store in ${address.directory}`);
+    makeDirectory(address.directory);
+    return await openEmbeddedStore({ directory: address.directory, logger, clock, random });
   } catch (error) {
     if (error instanceof KvError) throw new StartError(error.message, { cause: error });
     throw error;
+  }
+}
+
+function makeDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new StartError(`can't make ${directory}: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -5,20 +5,23 @@
  * | key | value | written by | purged by |
  * |-|-|-|-|
  * | meta, name | small record | first start, upgrades | never |
+ * | meta, 'transfer' | what a copy or restore into this store has done so far; no node starts while it is there | copy, restore | its own end |
  * | meta, 'secret', name | 32 random bytes of this installation | first use | never |
- * | node, 'row', nodeId | node row: addresses, roles, formats, heartbeat | that node | whoever declares it dead, after its claims are free |
- * | node, 'fence', nodeId | empty | that node at start | whoever declares it dead, first of all |
+ * | node, 'row', nodeId | node row: addresses, roles, formats, heartbeat | that node, first together with its fence | that node when it leaves; else whoever declares it dead, after its claims are free |
+ * | node, 'fence', nodeId | empty: stands as long as the node may save | that node at start, together with its row | that node when it leaves; else whoever declares it dead, first of all |
+ * | node, 'lease', job | holder, epoch, renewals of a job that one node does for all | its holder, and who takes it over | never: the epoch only rises |
  * | directory, 'domain', name | domain record | administration | domain removal |
  * | directory, 'account', accountId | account, group or list | administration | account removal |
  * | directory, 'address', domain, local part | accountId | with its account | with its account |
  * | directory, 'members', id, part | members of a group or list | with its record | with its record |
  * | directory, 'admin', id | empty: an account with administrator's rights | with its account | with its account |
  * | directory, 'generation' | 8-byte counter, raised by every directory write | atomic add | never |
- * | blob, 'head', blobId | size, storage id, chunk lengths, compression, tombstone | first link | purge |
+ * | blob, 'head', blobId | size, where the bytes lie (here, files, S3), storage id, chunk lengths, compression, tombstone | first link | purge |
  * | blob, 'chunk', storageId, n | bytes | blob writer | purge |
  * | blob, 'link', blobId, kind, owner… | empty; of uploads the time (s) at which it ends | the owner's transaction | the owner's transaction |
  * | blob, 'expiry', due (s), blobId, account, uploadId | empty | link of an upload | purge |
- * | blob, 'upload', storageId | started (s), state, chunks; also the list of chunks to remove | blob writer, purge | first link, or purge |
+ * | blob, 'upload', storageId | started (s), state, place, chunks; also the list of what to remove | blob writer, purge | first link, or purge |
+ * | blob, 'storage', place | mark of the files or the bucket that this installation uses | first use | never |
  * | blob, 'candidate', blobId | generation (s) at which the last link may have gone | unlink | purge |
  * | mail, account, 'state' | modseq, used bytes, messages, uidvalidity seed | each change | account removal |
  * | mail, account, 'mailbox', mailboxId | mailbox record | mailbox changes | mailbox removal |
@@ -36,7 +39,11 @@
  * | queue, 'destination', queueId, domain, part | recipients, claim, attempts | enqueue, claim, save | done |
  * | queue, 'due', shard, due (s), queueId, domain, part | empty | enqueue, release, reschedule | claim |
  * | queue, 'claim', nodeId, queueId, domain, part | claim epoch | claim | save, release, takeover |
- * | queue, 'receipt', queueId | empty | enqueue without a claim | forgetReceipts, an hour later |
+ * | queue, 'receipt', queueId | empty | enqueue without a claim; takeover or release of a claim by birth; cancel | forgetReceipts, an hour later |
+ * | settings, 'head' | version, generation, floor, section to the version that wrote it last; nodes watch it | every change of settings | never |
+ * | settings, 'version', version | when, who, comment, changes (secrets masked), section to version | a change | 200 versions later |
+ * | settings, 'section', name, version | contents as they were set; secrets sealed, as bytes | a change of the section | with the last version that names it |
+ * | settings, 'key-check' | a known text sealed with the cluster key | first start, reseal | never |
  */
 import { unpack } from 'fdb-tuple';
 import { kvLimits, prefixEnd } from './kv/contract.js';
@@ -146,3 +153,12 @@ const last = Buffer.from([0xff]);
 export function keysFrom(prefix: Uint8Array): KeyRange {
   return { begin: Buffer.from(prefix), end: prefixEnd(prefix) };
 }
+
+/** Keys of nodes: the cluster writes rows, fences and leases, and the queue asserts fences. Not to be written elsewhere. */
+export const nodeKeys = {
+  row: (nodeId: string): Buffer => key(subspace.node, 'row', nodeId),
+  fence: (nodeId: string): Buffer => key(subspace.node, 'fence', nodeId),
+  lease: (job: string): Buffer => key(subspace.node, 'lease', job),
+  rows: (): KeyRange => keysUnder(subspace.node, 'row'),
+  fences: (): KeyRange => keysUnder(subspace.node, 'fence'),
+} as const;

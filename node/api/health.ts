@@ -30,6 +30,7 @@ export interface HealthOptions {
 /** Balancers probe by address or under names of their own; probes must not go through any limit or certificate's name. */
 const routeOptions: RouteOptions = { anyHost: true, maxBodyBytes: 0, timeoutMs: 10_000 };
 const headers = { 'cache-control': 'no-store' };
+const retryAfterSeconds = '5';
 
 /** `GET /health/live`: the process answers. `GET /health/ready`: 200, or 503 with `reasons`. */
 export function registerHealth(routes: RouteRegistry, options: HealthOptions): void {
@@ -42,7 +43,8 @@ export function registerHealth(routes: RouteRegistry, options: HealthOptions): v
       const { ready, reasons } = await readiness.ask();
       nodeReady.set(ready ? 1 : 0);
       if (ready) return jsonResponse(200, { status: 'ready', reasons: [] }, headers);
-      return jsonResponse(503, { status: options.isDraining() ? 'draining' : 'not ready', reasons }, headers);
+      const later = { ...headers, 'retry-after': retryAfterSeconds };
+      return jsonResponse(503, { status: options.isDraining() ? 'draining' : 'not ready', reasons }, later);
     },
     routeOptions,
   );

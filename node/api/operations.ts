@@ -4,39 +4,11 @@
 import { DirectoryError, type Principal, type PrincipalKind } from '../../store/directory/contract.js';
 import { MailError } from '../../store/mail/contract.js';
 import type { Destination, QueueMessage } from '../../store/queue/contract.js';
-import type { Stores } from '../stores.js';
+import { type NodeFace, type Operation, type OperationArguments, type OperationContext, OperationRefused } from './operation.js';
+import { settingsOperations } from './settings-operations.js';
+import { storeOperations } from './store-operations.js';
 
-/** An operation that is refused or fails for a reason that its user can understand; exit code 1. */
-export class OperationRefused extends Error {
-  override readonly name = 'OperationRefused';
-}
-
-/** What the running node tells of itself; absent when the command line opened the store by itself. */
-export interface NodeFace {
-  describe(): Promise<Record<string, unknown>>;
-  /** Begins the drain; the process ends when it is done. */
-  drain(): void;
-  certificates(): Record<string, unknown>[];
-}
-
-export interface OperationContext {
-  stores: Pick<Stores, 'clock' | 'kv' | 'blobs' | 'mail' | 'directory' | 'queue'>;
-  node?: NodeFace;
-}
-
-export interface OperationArguments {
-  positionals: string[];
-  flags: Record<string, string | boolean | string[] | undefined>;
-}
-
-export interface Operation {
-  /** Positional arguments in capitals (required), flags in brackets. */
-  usage: string;
-  summary: string;
-  /** Only the running node can do it. */
-  needsNode?: boolean;
-  run(context: OperationContext, args: OperationArguments): Promise<unknown>;
-}
+export { type NodeFace, type Operation, type OperationArguments, type OperationContext, OperationRefused };
 
 const text = (value: OperationArguments['flags'][string]) => (typeof value === 'string' ? value : undefined);
 const list = (value: OperationArguments['flags'][string]) => (Array.isArray(value) ? value : undefined);
@@ -271,20 +243,46 @@ const queueOperations: Record<string, Operation> = {
   },
 };
 
+function foundNode(nodes: Record<string, unknown>[], id: string): Record<string, unknown> {
+  const found = nodes.find((node) => node.id === id);
+  if (!found) throw new OperationRefused(`there is no node ${id}`);
+  return found;
+}
+
 const nodeOperations: Record<string, Operation> = {
   'node list': {
     usage: '',
-    summary: 'the nodes',
+    summary: 'the nodes of the cluster, as this one sees them',
     needsNode: true,
-    run: async (context) => [await requireNode(context).describe()],
+    run: async (context) => (await requireNode(context).nodes()).map(({ roles: _roles, addresses: _addresses, ...row }) => row),
   },
-  'node show': { usage: '', summary: 'this node', needsNode: true, run: async (context) => requireNode(context).describe() },
+  'node show': {
+    usage: '[ID]',
+    summary: 'this node, or another one of the cluster',
+    needsNode: true,
+    run: async (context, { positionals }) => {
+      const [own, ...others] = await requireNode(context).nodes();
+      const [id] = positionals;
+      if (id === undefined || id === own?.id) return { ...own, ...(await requireNode(context).describe()) };
+      return foundNode(others, id);
+    },
+  },
   'node drain': {
-    usage: '',
+    usage: '[ID]',
     summary: 'finish or hand back all work, then stop',
     needsNode: true,
-    run: async (context) => {
-      requireNode(context).drain();
+    run: async (context, { positionals }) => {
+      const node = requireNode(context);
+      const [id] = positionals;
+      if (id !== undefined) {
+        const [own, ...others] = await node.nodes();
+        const other = id === own?.id ? undefined : foundNode(others, id);
+        if (other)
+          throw new OperationRefused(
+            `${id} is another node (${String(other.hostname)}): it can only be drained where it runs, with 'starling node drain' on its --data`,
+          );
+      }
+      node.drain();
       return { draining: true };
     },
   },
@@ -294,26 +292,14 @@ const nodeOperations: Record<string, Operation> = {
     needsNode: true,
     run: async (context) => requireNode(context).certificates(),
   },
-  'store check': {
-    usage: '',
-    summary: 'recount every account and compare',
-    run: async ({ stores }) => {
-      const differences: string[] = [];
-      const accounts = [...(await stores.directory.principals('account')), ...(await stores.directory.principals('group'))];
-      for (const account of accounts) {
-        const found = await stores.mail.recount(account.id);
-        differences.push(...found.differences.map((difference) => `${account.address}: ${difference}`));
-      }
-      if (differences.length > 0) throw new OperationRefused(`${differences.length} differences:\n${differences.join('\n')}`);
-      return { accounts: accounts.length, differences: 0 };
-    },
-  },
 };
 
 /** By name, two words each. */
 export const operations: Record<string, Operation> = {
   ...nodeOperations,
+  ...storeOperations,
   ...queueOperations,
+  ...settingsOperations,
   ...principalOperations('account'),
   ...appPasswordOperations,
   ...domainOperations,

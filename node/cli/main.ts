@@ -26,6 +26,11 @@ async function main(argv: string[]): Promise<number> {
       return (await import('./run-node.js')).runQuickstart(rest);
     case 'serve':
       return (await import('./run-node.js')).runServe(rest);
+    case 'cluster-key':
+      return (await import('./cluster-key.js')).runClusterKey(rest);
+    case 'store':
+      if (rest[0] === 'check') return (await import('./operate.js')).runOperation(argv);
+      return (await import('./commands/store.js')).runStore(rest);
     default:
       return (await import('./operate.js')).runOperation(argv);
   }

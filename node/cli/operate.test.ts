@@ -14,6 +14,8 @@ describe('what an operation takes', () => {
     check('account remove-app-password', ['a@b.test', 'phone']);
     check('queue list', [], { limit: '10000' });
     check('store check', []);
+    check('node show', []);
+    check('node show', ['0123']);
   });
 
   it.each([
@@ -24,6 +26,8 @@ describe('what an operation takes', () => {
     ['list create', ['l@b.test'], { quota: '1G' }],
     ['domain create', ['b.test'], { alias: ['x'] }],
     ['store check', ['now'], {}],
+    ['node show', ['0123', '4567'], {}],
+    ['node list', ['0123'], {}],
     ['queue list', [], { limit: '0' }],
     ['queue list', [], { limit: '10001' }],
     ['queue list', [], { limit: 'all' }],

@@ -2,12 +2,20 @@
 import { join } from 'node:path';
 import { KvError } from '../../store/kv/contract.js';
 import { ControlRefused, callControl, NoNodeRunning } from '../api/control-client.js';
-import { type Operation, type OperationArguments, OperationRefused, operations } from '../api/operations.js';
+import {
+  type Operation,
+  type OperationArguments,
+  type OperationContext,
+  OperationRefused,
+  operations,
+} from '../api/operations.js';
 import { checkConfig, loadConfig } from '../config/load.js';
+import { withLocation } from '../config/location.js';
 import type { Config } from '../config/schema.js';
 import { StartError } from '../start-error.js';
 import { parseArguments, UsageError, wholeNumber } from './arguments.js';
 import { printHelp, printResult } from './output.js';
+import { settingsFaces } from './settings.js';
 
 const options = {
   data: { type: 'string' },
@@ -19,15 +27,24 @@ const options = {
   member: { type: 'string', multiple: true },
   quota: { type: 'string' },
   admin: { type: 'boolean' },
+  deep: { type: 'boolean' },
+  repair: { type: 'boolean' },
   limit: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   'catch-all': { type: 'string' },
+  store: { type: 'string' },
+  'cluster-key-file': { type: 'string' },
+  changed: { type: 'boolean' },
+  version: { type: 'string' },
+  comment: { type: 'string' },
+  'expected-version': { type: 'string' },
+  'secret-file': { type: 'string', multiple: true },
 } as const;
 
 /** Runs `argv` as an operation and prints its result. Returns the exit code. */
 export async function runOperation(argv: string[]): Promise<number> {
   const { values, positionals } = parseArguments(argv, options);
-  const { data: dataOption, config: configFile, json, help, ...flags } = values;
+  const { data: dataOption, config: configFile, store, 'cluster-key-file': clusterKeyFile, json, help, ...flags } = values;
   if (help) {
     printHelp();
     return 0;
@@ -37,10 +54,16 @@ export async function runOperation(argv: string[]): Promise<number> {
   if (!operation) throw new UsageError(`no such command: ${name}`);
   const args: OperationArguments = { positionals: positionals.slice(2), flags };
   checkUsage(name, operation, args);
-  const config = configFile ? loadConfig(configFile) : checkConfig({ data: dataOption ?? './data' });
+  const location = { store, clusterKeyFile };
+  const config = configFile
+    ? loadConfig(configFile, (input) => withLocation(input, location))
+    : checkConfig(withLocation({ data: dataOption ?? './data' }, location));
   const data = dataOption ?? config.data;
+  const face = settingsFaces[name];
   try {
-    printResult(await perform(name, args, data, config), json ?? false);
+    const result = await perform(name, face?.prepare?.(args) ?? args, data, config);
+    if (face?.print && !json) process.stdout.write(`${face.print(result, args)}\n`);
+    else printResult(result, json ?? false);
     return 0;
   } catch (error) {
     const isAnswer = [OperationRefused, ControlRefused, StartError, KvError].some((known) => error instanceof known);
@@ -57,9 +80,12 @@ export function checkUsage(name: string, { usage }: Operation, { positionals, fl
     .replace(/\[[^\]]*\]/g, '')
     .split(' ')
     .filter((word) => /^[A-Z]/.test(word)).length;
+  const optional = usage.includes('[PATH=VALUE ...]')
+    ? Number.POSITIVE_INFINITY
+    : Array.from(usage.matchAll(/\[[A-Z]+\]/g)).length;
   const known = new Set(Array.from(usage.matchAll(/--([a-z-]+)/g), (match) => match[1]));
   const stranger = Object.keys(flags).find((flag) => !known.has(flag));
-  if (positionals.length !== wanted || stranger !== undefined) {
+  if (positionals.length < wanted || positionals.length > wanted + optional || stranger !== undefined) {
     const problem = stranger === undefined ? '' : ` (it takes no --${stranger})`;
     throw new UsageError(`usage: ${`starling ${name} ${usage}`.trim()}${problem}`);
   }
@@ -67,6 +93,7 @@ export function checkUsage(name: string, { usage }: Operation, { positionals, fl
 }
 
 async function perform(name: string, args: OperationArguments, data: string, config: Config): Promise<unknown> {
+  if (operations[name]!.isOffline) return operations[name]!.run({} as OperationContext, args);
   try {
     return await callControl(join(data, 'control.sock'), name, args);
   } catch (error) {

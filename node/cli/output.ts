@@ -1,5 +1,6 @@
 /** What the command prints: JSON with `--json`, otherwise plain lines and tables for people. */
 import { operations } from '../api/operations.js';
+import { storeCommands } from './commands/store-usage.js';
 
 export function printHelp(): void {
   const lines = [
@@ -7,11 +8,18 @@ export function printHelp(): void {
     '',
     'Run a node',
     '  starling quickstart [--data DIR] [--port-offset N] [--password PW] [--config FILE]   a first node with three accounts',
-    '  starling serve --config FILE                                                         a node with the settings in FILE',
+    '  starling serve --config FILE                                                         a node as FILE describes it',
+    '  both take --store ADDRESS (or STARLING_STORE), --cluster-key-file FILE, and --settings FILE: settings of the cluster at its very first start',
+    '  starling cluster-key                                                                 a new cluster key, for nodes that share a store',
     '',
     'Operate (on the node that runs on --data DIR, default ./data; where none runs, on its store)',
     ...Object.entries(operations).map(
       ([name, operation]) => `  starling ${`${name} ${operation.usage}`.trim().padEnd(62)} ${operation.summary}`,
+    ),
+    '',
+    'Whole stores (ADDRESS: embedded:DIRECTORY, postgres://…, foundationdb:CLUSTERFILE; by default the store of --data, --config or --store)',
+    ...Object.entries(storeCommands).map(
+      ([name, { usage, summary }]) => `  starling ${`store ${name} ${usage}`.padEnd(62)} ${summary}`,
     ),
     '',
     'All of them take --json. Exit codes: 0 done, 1 refused or failed, 2 usage.',

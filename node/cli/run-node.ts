@@ -1,16 +1,19 @@
 /** `serve` and `quickstart`: a node in the foreground until it is told to stop. */
-import { createLogger } from '../../ops/telemetry/index.js';
+import { createLogger, systemRandom } from '../../ops/telemetry/index.js';
 import { ConfigError, checkConfig, loadConfig, readToml } from '../config/load.js';
-import { quickstartConfig } from '../config/quickstart.js';
+import { type Location, withLocation } from '../config/location.js';
+import { quickstartConfig, quickstartSettings } from '../config/quickstart.js';
 import type { Config, ConfigInput } from '../config/schema.js';
 import { type RunningNode, startNode } from '../main.js';
 import { prepareQuickstart, quickstartGreeting } from '../quickstart.js';
+import { type FirstSettings, readFirstSettings } from '../settings/index.js';
 import { parseArguments, refusePositionals, UsageError, wholeNumber } from './arguments.js';
 import { exitOnUncaught, signalHandler } from './signals.js';
 
-/** Runs until SIGTERM, SIGINT or `node drain`; a second signal ends at once. Returns the exit code. */
+/** Runs until SIGTERM, SIGINT or `node drain`; a second signal ends at once. Returns the exit code: 1 for a node that others had declared dead. */
 async function runUntilStopped(
   config: Config,
+  firstSettings: FirstSettings,
   started: (node: RunningNode) => Promise<void> | void,
   isHeldBack = false,
 ): Promise<number> {
@@ -28,7 +31,7 @@ async function runUntilStopped(
     },
   });
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal);
-  node = await startNode(config, { logger, isHeldBack });
+  node = await startNode(config, { logger, isHeldBack, firstSettings });
   if (isStopWanted) node.drain();
   else {
     try {
@@ -43,17 +46,33 @@ async function runUntilStopped(
     }
   }
   await node.stopped;
-  return 0;
+  return node.isFenced ? 1 : 0;
 }
+
+const locationOptions = {
+  store: { type: 'string' },
+  'cluster-key-file': { type: 'string' },
+  settings: { type: 'string' },
+} as const;
+
+const locationOf = (values: { store?: string; 'cluster-key-file'?: string }): Location => ({
+  store: values.store,
+  clusterKeyFile: values['cluster-key-file'],
+});
 
 /** `starling serve --config FILE`. */
 export async function runServe(args: string[]): Promise<number> {
-  const { values, positionals } = parseArguments(args, { config: { type: 'string' }, data: { type: 'string' } });
+  const { values, positionals } = parseArguments(args, {
+    ...locationOptions,
+    config: { type: 'string' },
+    data: { type: 'string' },
+  });
   refusePositionals('serve', positionals);
   if (values.config === undefined) throw new UsageError('serve takes --config FILE');
-  const config = loadConfig(values.config);
+  const config = loadConfig(values.config, (input) => withLocation(input, locationOf(values)));
   if (config.listeners.length === 0) throw new ConfigError(`${values.config} names no listeners`);
-  return runUntilStopped({ ...config, data: values.data ?? config.data }, () => {
+  const first = values.settings === undefined ? {} : readFirstSettings(values.settings, systemRandom);
+  return runUntilStopped({ ...config, data: values.data ?? config.data }, first, () => {
     process.stdout.write('ready\n');
   });
 }
@@ -61,6 +80,7 @@ export async function runServe(args: string[]): Promise<number> {
 /** `starling quickstart`, which is what `npm start` runs. */
 export async function runQuickstart(args: string[]): Promise<number> {
   const { values, positionals } = parseArguments(args, {
+    ...locationOptions,
     data: { type: 'string', default: './data' },
     'port-offset': { type: 'string', default: '0' },
     password: { type: 'string' },
@@ -70,9 +90,13 @@ export async function runQuickstart(args: string[]): Promise<number> {
   const portOffset = wholeNumber(values['port-offset'], '--port-offset', 0, 60_000);
   if (values.password === '') throw new UsageError('--password takes a password; leave it out to have passwords made');
   const overrides = values.config === undefined ? {} : (readToml(values.config) as Partial<ConfigInput>);
-  const config = checkConfig(quickstartConfig(values.data, portOffset, overrides), values.config ?? 'quickstart');
+  const input = withLocation(quickstartConfig(values.data, portOffset, overrides), locationOf(values));
+  const config = checkConfig(input, values.config ?? 'quickstart');
+  const first =
+    values.settings === undefined ? quickstartSettings : readFirstSettings(values.settings, systemRandom, quickstartSettings);
   return runUntilStopped(
     config,
+    first,
     async (node) => {
       const accounts = await prepareQuickstart(node.stores, config.data, values.password);
       node.setReady();

@@ -27,7 +27,7 @@ export function signalHandler(handling: SignalHandling): (signal: NodeJS.Signals
   let firstAtMs: number | undefined;
   return (signal) => {
     if (signal === 'SIGHUP' && !handling.isInTerminal) {
-      logger.info({ signal }, 'ignored: settings are read at start only');
+      logger.info({ signal }, 'ignored: settings take effect when they are changed, the local file at the next start');
       return;
     }
     const nowMs = clock.monotonicMs();

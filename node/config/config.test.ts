@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ConfigError, checkConfig, loadConfig } from './load.js';
+import { withLocation } from './location.js';
 import { quickstartConfig } from './quickstart.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'starling-config-'));
@@ -17,7 +18,7 @@ function loadText(text: string) {
 describe('the local file', () => {
   it('fills in defaults', () => {
     const config = loadText('hostname = "mx1.example.org"\n[[listeners]]\nname = "mx"\nprotocol = "smtp"\nport = 25\n');
-    expect(config.smtp.mustMatchSender).toBe(true);
+    expect(config.roles).toEqual(['smtp', 'imap', 'http', 'queue']);
     expect(config.listeners).toMatchObject([{ name: 'mx', host: '127.0.0.1', tls: 'none' }]);
   });
 
@@ -28,7 +29,11 @@ describe('the local file', () => {
 
   it.each([
     ['an unknown setting', 'hostnam = "x"\n', /hostnam/],
-    ['a wrong type', '[smtp]\nmaxRecipients = "many"\n', /smtp\.maxRecipients/],
+    ['a wrong type', '[log]\nlevel = 3\n', /log\.level/],
+    ['a role that there is not', 'roles = ["pop3"]\n', /roles\.0/],
+    ['two cluster keys', 'clusterKey = "a"\nclusterKeyFile = "b"\n', /not both/],
+    ['what is a setting of the cluster now', '[smtp]\nmaxRecipients = 1\n', /smtp: .*starling settings apply FILE'$/],
+    ['what has another name now', '[outbound]\ndnsServers = []\n', /outbound: .*stays in this file, as dns\.servers$/],
     ['TOML that is none', 'x = [\n', /not valid TOML \(line/],
     ['STARTTLS in HTTP', '[[listeners]]\nname="web"\nprotocol="http"\nport=1\ntls="starttls"\n', /web: there is no STARTTLS/],
     ['half a certificate', '[tls]\ncertificateFile = "a.pem"\n', /go together/],
@@ -43,7 +48,7 @@ describe('the local file', () => {
   });
 
   it('takes DNS servers as addresses only, with a port or without', () => {
-    const servers = (list: string[]) => loadText(`[outbound]\ndnsServers = ${JSON.stringify(list)}\n`).outbound.dnsServers;
+    const servers = (list: string[]) => loadText(`[dns]\nservers = ${JSON.stringify(list)}\n`).dns.servers;
     const good = ['192.0.2.1', '192.0.2.1:5353', '2001:db8::1', '[2001:db8::1]', '[2001:db8::1]:5353'];
     expect(servers(good)).toEqual(good);
     for (const bad of [
@@ -56,7 +61,7 @@ describe('the local file', () => {
       '[192.0.2.1]:53',
       '[::1',
     ])
-      expect(() => servers([bad]), bad).toThrow(/outbound\.dnsServers\.0: an IP address/);
+      expect(() => servers([bad]), bad).toThrow(/dns\.servers\.0: an IP address/);
   });
 
   it('never quotes the file: there may be passwords in it', () => {
@@ -69,13 +74,37 @@ describe('the local file', () => {
       throw new Error('it was taken');
     };
     for (const text of [
-      '[outbound.relay]\nhost = "x"\npassword = "s3cret" x\n',
-      '[outbound.relay]\nhost = 1\npassword = "s3cret"\n',
+      'clusterKey = "s3cret" x\n',
+      'clusterKey = ["s3cret"]\n',
+      '[outbound.relay]\npassword = "s3cret"\n',
+      '[store]\nbackend = "postgres"\nurl = ["postgres://a:s3cret@b/c"]\n',
     ])
       expect(message(text)).not.toContain('s3cret');
   });
 
   it('says when the file is not there', () => {
     expect(() => loadConfig(join(directory, 'absent.toml'))).toThrow(/can't read/);
+  });
+});
+
+describe('where the store is', () => {
+  const env = { STARLING_STORE: 'postgres://a:s3cret@b/c' };
+
+  it('is said by an option before the file, and by the file before the environment', () => {
+    expect(withLocation({}, { env: {} }).store).toBeUndefined();
+    expect(withLocation({}, { env }).store).toEqual({ backend: 'postgres', url: env.STARLING_STORE });
+    expect(withLocation({ store: { backend: 'embedded' } }, { env }).store).toEqual({ backend: 'embedded' });
+    const given = withLocation(
+      { store: { backend: 'embedded' }, clusterKey: 'x' },
+      { env, store: 'foundationdb:/f', clusterKeyFile: 'k' },
+    );
+    expect(given).toEqual({ store: { backend: 'foundationdb', clusterFile: '/f' }, clusterKeyFile: 'k' });
+    expect(checkConfig(withLocation({}, { env, store: 'embedded:/d' })).store).toEqual({ backend: 'embedded', directory: '/d' });
+  });
+
+  it('is refused in a sentence that quotes nothing', () => {
+    const refuse = (env: NodeJS.ProcessEnv, store?: string) => () => withLocation({}, { env, store });
+    expect(refuse({ STARLING_STORE: 'mysql://a:s3cret@b' })).toThrow(/^STARLING_STORE: a store is (?!.*s3cret)/);
+    expect(refuse({}, 'nowhere')).toThrow(/^--store: a store is/);
   });
 });

@@ -8,8 +8,25 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
+/** Sections that were in this file once and are settings of the whole cluster now. */
+const clusterSections = ['smtp', 'imap', 'outbound', 'directory', 'blobs'];
+
+/** Says where they have gone. */
+function refuseClusterSections(input: unknown, where: string): void {
+  if (typeof input !== 'object' || input === null) return;
+  const found = clusterSections.filter((name) => Object.hasOwn(input, name));
+  if (found.length === 0) return;
+  const outbound = (input as Record<string, unknown>)['outbound'];
+  const hasDnsServers = typeof outbound === 'object' && outbound !== null && Object.hasOwn(outbound, 'dnsServers');
+  const dns = hasDnsServers ? '; outbound.dnsServers stays in this file, as dns.servers' : '';
+  throw new ConfigError(
+    `${where} is not valid: ${found.join(', ')}: these are settings of the whole cluster, kept in its store: move them to a file of their own and run 'starling settings apply FILE'${dns}`,
+  );
+}
+
 /** Checks settings and fills in defaults. Throws `ConfigError` naming each setting that is wrong. */
 export function checkConfig(input: ConfigInput, where = 'configuration'): Config {
+  refuseClusterSections(input, where);
   const result = configSchema.safeParse(input);
   if (!result.success) {
     const problems = result.error.issues.map((issue) => `  ${issue.path.join('.') || '(top)'}: ${issue.message}`);
@@ -18,6 +35,9 @@ export function checkConfig(input: ConfigInput, where = 'configuration'): Config
   const config = result.data;
   if ((config.tls.certificateFile === undefined) !== (config.tls.privateKeyFile === undefined)) {
     throw new ConfigError(`${where} is not valid:\n  tls: certificateFile and privateKeyFile go together`);
+  }
+  if (config.clusterKey !== undefined && config.clusterKeyFile !== undefined) {
+    throw new ConfigError(`${where} is not valid:\n  clusterKey: give it here or in clusterKeyFile, not both`);
   }
   const plainOnly = config.listeners.find(({ protocol, tls }) => protocol === 'http' && tls === 'starttls');
   if (plainOnly) throw new ConfigError(`${where} is not valid:\n  listeners: ${plainOnly.name}: there is no STARTTLS in HTTP`);
@@ -35,12 +55,17 @@ export function readToml(file: string): unknown {
   } catch (error) {
     throw new ConfigError(`can't read ${file}: ${(error as Error).message}`, { cause: error });
   }
+  return parseToml(text, file);
+}
+
+/** The same of text that is at hand; `where` names it. */
+export function parseToml(text: string, where: string): unknown {
   try {
     return parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     throw new ConfigError(
-      `${file} is not valid TOML (line ${error.line}, column ${error.column}): ${error.message.split('\n')[0]}`,
+      `${where} is not valid TOML (line ${error.line}, column ${error.column}): ${error.message.split('\n')[0]}`,
       {
         cause: error,
       },
@@ -48,7 +73,9 @@ export function readToml(file: string): unknown {
   }
 }
 
-/** Reads and checks a TOML file. Throws `ConfigError`. */
-export function loadConfig(file: string): Config {
-  return checkConfig(readToml(file) as ConfigInput, file);
+/** Reads and checks a TOML file; `complete` may add what the command line says. Throws `ConfigError`. */
+export function loadConfig(file: string, complete = (input: ConfigInput): ConfigInput => input): Config {
+  const input = readToml(file) as ConfigInput;
+  refuseClusterSections(input, file);
+  return checkConfig(complete(input), file);
 }

@@ -16,6 +16,9 @@ export const quickstartPorts = {
   https: 2443,
 } as const;
 
+/** The cluster-wide settings of a new installation: for trying things out, any password will do; otherwise more is asked for. */
+export const quickstartSettings = { directory: { minPasswordCharacters: 1 } };
+
 /** Everything with the quickstart's defaults; `overrides` replaces whole sections. */
 export function quickstartConfig(data: string, portOffset: number, overrides: Partial<ConfigInput> = {}): ConfigInput {
   const at = (name: keyof typeof quickstartPorts) => ({ name, port: quickstartPorts[name] + portOffset });
@@ -32,8 +35,6 @@ export function quickstartConfig(data: string, portOffset: number, overrides: Pa
       { ...at('http'), protocol: 'http', tls: 'none' },
       { ...at('https'), protocol: 'http', tls: 'implicit' },
     ],
-    // For trying things out, any password will do; `serve` asks for more.
-    directory: { minPasswordCharacters: 1 },
     ...overrides,
   };
 }

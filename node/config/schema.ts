@@ -1,6 +1,6 @@
 /**
- * The local file of one node: where its store is, what it listens on, and what is this machine's own. Everything is checked before anything starts;
- * every limit has its unit in its name and a default here.
+ * The local file of one node: where its store is, the cluster key, what it listens on, and what else is this machine's own. Everything is checked before
+ * anything starts; every limit has its unit in its name and a default here. What holds for the whole cluster is in the store (node/settings).
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { z } from 'zod';
@@ -14,6 +14,9 @@ function isServerAddress(text: string): boolean {
   const isAddress = bracketed === undefined ? isIPv4(plain!) : isIPv6(bracketed);
   return isAddress && (digits === undefined || (Number(digits) > 0 && Number(digits) <= 65_535));
 }
+
+export const nodeRoles = ['smtp', 'imap', 'http', 'queue'] as const;
+export type NodeRole = (typeof nodeRoles)[number];
 
 export const listenerProtocols = ['smtp', 'submission', 'lmtp', 'imap', 'http'] as const;
 
@@ -45,7 +48,22 @@ export const configSchema = z.strictObject({
   log: emptyDefault(
     z.strictObject({ level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info') }),
   ),
-  store: emptyDefault(z.strictObject({ backend: z.enum(['embedded']).default('embedded') })),
+  store: z
+    .discriminatedUnion('backend', [
+      /** For one node. Default directory: `store` in `data`. */
+      z.strictObject({ backend: z.literal('embedded'), directory: z.string().optional() }),
+      /** Shared by nodes. The URL may stand in a file of its own or in STARLING_POSTGRES_URL, because of its password; several hosts for failover. */
+      z.strictObject({ backend: z.literal('postgres'), url: z.string().optional(), urlFile: z.string().optional() }),
+      z.strictObject({
+        backend: z.literal('foundationdb'),
+        clusterFile: z.string().default('/etc/foundationdb/fdb.cluster'),
+        /** Path of libfdb_c.so where the system's loader doesn't find it; also FDB_CLIENT_LIBRARY. */
+        clientLibrary: z.string().optional(),
+        /** Folder with client libraries of other versions, for upgrades of the database under running nodes. */
+        externalClientDirectory: z.string().optional(),
+      }),
+    ])
+    .default({ backend: 'embedded' }),
   tls: emptyDefault(
     z.strictObject({
       /** PEM files; without them the node makes a self-signed certificate for its host name. */
@@ -53,50 +71,18 @@ export const configSchema = z.strictObject({
       privateKeyFile: z.string().optional(),
     }),
   ),
-  directory: emptyDefault(z.strictObject({ minPasswordCharacters: z.int().min(1).max(128).default(8) })),
-  smtp: emptyDefault(
+  dns: emptyDefault(
     z.strictObject({
-      maxMessageBytes: z.int().min(1_024).max(200_000_000).default(52_428_800),
-      maxRecipients: z.int().min(1).max(10_000).default(1_000),
-      /** An authenticated user may only send as one of their own addresses (FEATURES A5). */
-      mustMatchSender: z.boolean().default(true),
-      /** The same for the addresses in the From field; off, because people do send for others. */
-      mustMatchFromField: z.boolean().default(false),
-      /** What happens to a message with a bare CR or LF in DATA (FEATURES A2). */
-      bareLineEnds: z.enum(['refuse', 'normalise']).default('refuse'),
-      commandTimeoutSeconds: z.number().positive().default(300),
-      dataTimeoutSeconds: z.number().positive().default(180),
+      /** `address[:port]` of DNS servers; without them the machine's own. */
+      servers: z.array(z.string().refine(isServerAddress, 'an IP address, with :port if it is not 53')).default([]),
     }),
   ),
-  imap: emptyDefault(
-    z.strictObject({
-      maxAppendBytes: z.int().min(1_024).max(200_000_000).default(52_428_800),
-      idleKeepAliveSeconds: z.number().positive().default(120),
-      autoLogoutSeconds: z.number().positive().default(1_800),
-    }),
-  ),
-  outbound: emptyDefault(
-    z.strictObject({
-      /** Port of other domains' mail exchangers. */
-      port: port.default(25),
-      /** `host:port` of DNS servers; without them the machine's own. */
-      dnsServers: z.array(z.string().refine(isServerAddress, 'an IP address, with :port if it is not 53')).default([]),
-      relay: z
-        .strictObject({
-          host: z.string(),
-          port: port.default(587),
-          user: z.string().optional(),
-          password: z.string().optional(),
-          tls: z.enum(['none', 'opportunistic', 'required', 'implicit']).default('required'),
-        })
-        .optional(),
-      /** Seconds between attempts; the last one repeats. */
-      retryScheduleSeconds: z.array(z.number().positive()).min(1).default([60, 300, 900, 1_800, 3_600, 7_200]),
-      delayNoticeAfterSeconds: z.number().positive().default(14_400),
-      expireAfterSeconds: z.number().positive().default(432_000),
-      maxConcurrentDeliveries: z.int().min(1).default(64),
-    }),
-  ),
+  /** What this machine does: its listeners of these protocols are opened (`smtp`: submission and LMTP as well), and it delivers what is queued. */
+  roles: z.array(z.enum(nodeRoles)).default([...nodeRoles]),
+  /** 32 bytes, base64 or hex, that seal the secrets in the store; several for a change of keys, the first one seals. */
+  clusterKey: z.string().optional(),
+  /** A file with the same, one key per line. Without either: STARLING_CLUSTER_KEY; with the embedded store `DATA/cluster.key`, made when it is not there. */
+  clusterKeyFile: z.string().optional(),
   drainTimeoutSeconds: z.number().positive().max(300).default(30),
 });
 

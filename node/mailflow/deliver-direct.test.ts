@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { type KvStore, openMemoryStore } from '../../store/kv/index.js';
+import { type KvStore, MemoryDatabase, openMemoryStore } from '../../store/kv/index.js';
 import { createDirectDelivery } from './deliver-direct.js';
 import { post, queueLeftovers, startTestNode, type TestNode } from './testing/node.js';
 
@@ -11,7 +11,7 @@ afterEach(async () => {
 /** A node whose queue works nothing: what is in a mailbox came there on the short way. */
 async function openNode(kv: KvStore = openMemoryStore()) {
   const node = await startTestNode({ kv, isDirect: true, isRunning: false });
-  await node.queue.registerNode(node.node);
+  await node.membership.join();
   opened.push(node);
   return node;
 }
@@ -95,6 +95,41 @@ describe('the short way', () => {
     expect(result!.code).toBe(451);
     kv.faults.clear();
     expect(await node.mailbox(alice)).toHaveLength(1);
+    expect(await queueLeftovers(kv)).toEqual([]);
+  });
+
+  it('does not bring back what its owner has removed before an unknown commit was known', async () => {
+    const database = new MemoryDatabase();
+    const other = await openNode(openMemoryStore({ database }));
+    const alice = await other.account('alice@example.test');
+    const store = openMemoryStore({ database });
+    let runs = 0;
+    /** As a client on another node does at once, while the connection of this one to the store is down. */
+    const removeAll = async () => {
+      const { mailbox: inbox } = (await other.mail.mailboxByPath(alice, ['INBOX']))!;
+      const uids = (await other.mail.entries(alice, inbox.id)).map(({ uid }) => uid);
+      expect(await other.mail.expunge(alice, inbox.id, uids, { onlyDeleted: false })).toHaveLength(1);
+    };
+    const kv: KvStore = {
+      backend: 'memory',
+      transact: (body, options) => {
+        if (options?.label !== 'deliver-direct') return store.transact(body, options);
+        store.faults.nextCommit = 'applied';
+        return store.transact(async (tx) => {
+          if (++runs === 2) await removeAll();
+          return body(tx);
+        }, options);
+      },
+      transactVersioned: (body, options) => store.transactVersioned(body, options),
+      read: (body, options) => store.read(body, options),
+      check: () => store.check(),
+      close: () => store.close(),
+    };
+    const node = await openNode(kv);
+    const { port } = await node.listen();
+    expect((await post(port, { to: 'alice@example.test', text }))[0]!.code).toBe(250);
+    expect(runs).toBe(2);
+    expect(await node.mailbox(alice)).toEqual([]);
     expect(await queueLeftovers(kv)).toEqual([]);
   });
 

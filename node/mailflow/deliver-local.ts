@@ -7,7 +7,14 @@ import { summarizeWithin } from '../../protocols/message/index.js';
 import { BlobMissing, type BlobStore, type PreparedBlob } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
 import { KvError, type KvStore, type KvTransaction } from '../../store/kv/contract.js';
-import { type ChangeNotice, MailError, mailLimits, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
+import {
+  type AccountGate,
+  type ChangeNotice,
+  MailError,
+  mailLimits,
+  type NewMessage,
+  type OpenMailStore,
+} from '../../store/mail/index.js';
 import type { ClaimedDestination, Queue, SaveOutcome } from '../../store/queue/index.js';
 import { type AccountDelivery, findRoutes, type Routes } from './local-routes.js';
 import { createMailboxFinder } from './mailbox-finder.js';
@@ -28,7 +35,8 @@ export interface LocalDeliveryDependencies {
   clock: Clock;
   random: Random;
   logger: Logger;
-  settings: MailflowSettings;
+  /** What holds now; read once for what must fit together. */
+  settings: () => MailflowSettings;
 }
 
 /** Delivers one claimed destination to its end. Throws ClaimLost, or KvError when the store can't be used: the claim is then still ours. */
@@ -87,7 +95,7 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
     const { accountId, quotaLimitBytes } = account;
     const nowMs = d.clock.nowMs();
     const attempts = attemptNumber(claimed.destination);
-    const nextDueAtSeconds = nextAttemptAtSeconds(d.settings, attempts, nowMs, claimed.message.expiresAtMs, d.random);
+    const nextDueAtSeconds = nextAttemptAtSeconds(d.settings(), attempts, nowMs, claimed.message.expiresAtMs, d.random);
     const insert = { claimed, message, quotaLimitBytes, verdicts, nowMs, nextDueAtSeconds };
     const outcome = await writeToMailbox(accountId, insert);
     attemptsTotal.inc({ kind: 'local', result: 'delivered' }, verdicts.length);
@@ -133,15 +141,19 @@ async function settleRoutes(
   const nowSeconds = Math.floor(d.clock.nowMs() / 1000);
   let notices: (ChangeNotice | undefined)[] = [];
   const alongside = async (tx: KvTransaction) => {
-    notices = [];
-    for (const account of routes.accounts) {
-      const writer = await d.mail.openWriter(tx, account.accountId);
-      await writer.insertMessage(newMessage(claimed, content!, account), { quotaLimitBytes: account.quotaLimitBytes });
-      notices.push(writer.finish());
-    }
+    // Side by side: what all of them read shares two round trips.
+    notices = await Promise.all(
+      routes.accounts.map(async (account) => {
+        const message = newMessage(claimed, content!, account);
+        const writer = await d.mail.openWriter(tx, account.accountId, [message]);
+        await writer.insertMessage(message, { quotaLimitBytes: account.quotaLimitBytes });
+        return writer.finish();
+      }),
+    );
     for (const { message } of routes.expansions) await d.queue.enqueue(tx, message, { nowSeconds });
   };
-  const outcome = await d.settle({ claimed, verdicts: routes.verdicts, kind: 'local', keepClaim, alongside });
+  const settle = () => d.settle({ claimed, verdicts: routes.verdicts, kind: 'local', keepClaim, alongside });
+  const outcome = await behindGates(d.mail.gate, routes, settle);
   for (const notice of notices) d.mail.announce(notice);
   if (routes.expansions.length > 0) {
     messagesTotal.inc({ event: 'expanded' }, routes.expansions.length);
@@ -152,6 +164,12 @@ async function settleRoutes(
   }
   if (routes.accounts.length > 0) logDelivered(d, claimed, routes.verdicts.length, routes.accounts);
   return outcome;
+}
+
+/** One after another with this process' other changes to the accounts: they would only conflict. Gates are entered in one order, so that nobody waits in a circle. */
+function behindGates<T>(gate: AccountGate, { accounts }: Routes, work: () => Promise<T>): Promise<T> {
+  const ids = [...new Set(accounts.map(({ accountId }) => accountId))].sort();
+  return ids.reduceRight((inner, accountId) => () => gate.runExclusive(accountId, inner), work)();
 }
 
 /** A mailbox that can't take the message now: tried again until the message's time is over, then bounced. */

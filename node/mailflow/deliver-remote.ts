@@ -27,7 +27,8 @@ export interface RemoteDeliveryDependencies {
   clock: Clock;
   random: Random;
   logger: Logger;
-  settings: MailflowSettings;
+  /** What holds now; a delivery keeps to what it began with: a relay host's password must not go to another. */
+  settings: () => MailflowSettings;
   resolver: Resolver;
   connect(options: ConnectOptions): Promise<OutgoingConnection>;
 }
@@ -42,6 +43,7 @@ export interface RemoteDelivery {
 interface Attempt {
   host: string;
   address: string;
+  settings: MailflowSettings;
 }
 
 /** Recipients that no host has decided about, each with what was said last. */
@@ -64,19 +66,25 @@ const contentLost = {
 } as const;
 
 export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDelivery {
-  const { settings } = d;
+  // How long connections wait for more is no setting that changes: the pool outlives any change.
+  const { maxIdleConnectionsPerHost, idleConnectionSeconds } = d.settings();
   const pool = createConnectionPool({
     clock: d.clock,
-    maxIdlePerHost: settings.maxIdleConnectionsPerHost,
-    idleMs: settings.idleConnectionSeconds * 1000,
+    maxIdlePerHost: maxIdleConnectionsPerHost,
+    idleMs: idleConnectionSeconds * 1000,
   });
 
   /** `signal` ends conversations; only `stopping` ends the saving: what a peer has answered stays true when the time is over. */
-  async function attemptAll(claimed: ClaimedDestination, signal: AbortSignal, stopping: AbortSignal): Promise<void> {
+  async function attemptAll(
+    claimed: ClaimedDestination,
+    settings: MailflowSettings,
+    signal: AbortSignal,
+    stopping: AbortSignal,
+  ): Promise<void> {
     const save = (verdicts: RecipientVerdict[], keepClaim: boolean) =>
       untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote', keepClaim }), stopping);
     const pending = claimed.destination.recipients.filter(isPending);
-    const route = await findRoute(d, claimed.destination.domain);
+    const route = await findRoute({ ...d, settings }, claimed.destination.domain);
     if (route.kind !== 'hosts') {
       await save(sameVerdict(pending, { verdict: route.kind, reply: route.reply }), false);
       return;
@@ -89,7 +97,7 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
       for (const address of found.status === 'found' ? found.addresses : []) {
         if (attemptsLeft-- <= 0) break;
         const recipients = pending.filter((recipient) => open.has(recipient.address));
-        const answer = await tryHost(d, pool, { host: host.hostname, address }, claimed, recipients, signal);
+        const answer = await tryHost(d, pool, { host: host.hostname, address, settings }, claimed, recipients, signal);
         for (const verdict of answer.verdicts) open.delete(verdict.address);
         keepOpen(open, answer.open.values());
         // TRAPS 14: what the peer has answered is saved before anything else is tried.
@@ -103,6 +111,7 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
   return {
     async deliver({ claimed }, signal) {
       // Not AbortSignal.any: what it hangs on a signal as long-lived as `signal` is never taken off again.
+      const settings = d.settings();
       const ending = new AbortController();
       const stop = () => ending.abort(signal.reason);
       if (signal.aborted) stop();
@@ -111,7 +120,7 @@ export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDeliv
         background: true,
       });
       try {
-        await attemptAll(claimed, ending.signal, signal);
+        await attemptAll(claimed, settings, ending.signal, signal);
       } catch (error) {
         const isTimeUp = ending.signal.aborted && !signal.aborted && !(error instanceof ClaimLost);
         if (!isTimeUp && !(error instanceof BlobMissing)) throw error;
@@ -161,8 +170,9 @@ async function tryHost(
   recipients: readonly QueueRecipient[],
   signal: AbortSignal,
 ): Promise<Answer> {
-  const port = d.settings.relayHost?.port ?? d.settings.smtpPort;
-  const key = `${attempt.host}|${attempt.address}|${port}`;
+  const { relayHost, smtpPort } = attempt.settings;
+  const port = relayHost?.port ?? smtpPort;
+  const key = [attempt.host, attempt.address, port, relayHost?.tls, relayHost?.user].join('|');
   for (;;) {
     let pooled: Awaited<ReturnType<ConnectionPool['acquire']>>;
     try {
@@ -209,8 +219,8 @@ function isDeadConnection({ outcome, code, stage }: RecipientResult): boolean {
 }
 
 function connectOptions(
-  { settings, clock, logger }: RemoteDeliveryDependencies,
-  { host, address }: Attempt,
+  { clock, logger }: RemoteDeliveryDependencies,
+  { host, address, settings }: Attempt,
   port: number,
   signal: AbortSignal,
 ): ConnectOptions {

@@ -25,7 +25,8 @@ export interface DeliveryDependencies {
   clock: Clock;
   random: Random;
   logger: Logger;
-  settings: MailflowSettings;
+  /** What holds now; read once for what must fit together. */
+  settings: () => MailflowSettings;
   /** Default: `SmtpClient.connect`. */
   connect?: (options: ConnectOptions) => Promise<OutgoingConnection>;
 }

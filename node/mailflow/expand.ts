@@ -17,7 +17,8 @@ export interface ExpandDependencies {
   blobs: BlobStore;
   queue: Queue;
   clock: Clock;
-  settings: MailflowSettings;
+  /** What holds now; read once for what must fit together. */
+  settings: () => MailflowSettings;
 }
 
 export type Expansion =
@@ -54,7 +55,7 @@ export async function expand(
     const range = { headerStart: 0, headerEnd: headerEnd(header) };
     if (findHeaders(header, range, 'List-Id').some((value) => value.includes(listId(listAddress)))) return { kind: 'loop' };
   }
-  const from = listAddress === undefined ? message.from : d.settings.postmasterAddress;
+  const from = listAddress === undefined ? message.from : d.settings().postmasterAddress;
   const returnPath = returnPathField(from);
   const added =
     listAddress === undefined

@@ -1,8 +1,9 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { type KvStore, MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
 import { allShards } from '../../store/queue/index.js';
+import { breakFence } from '../../store/queue/test-fences.js';
 import { createEnqueue } from './enqueue.js';
-import { post, queueLeftovers, startTestNode, type TestNode, type TestNodeOptions } from './testing/node.js';
+import { nodesIn, post, queueLeftovers, startTestNode, type TestNode, type TestNodeOptions } from './testing/node.js';
 
 const opened: TestNode[] = [];
 
@@ -74,7 +75,8 @@ describe('exactly once under faults', () => {
       for (let i = 0; i < 100 && !cut.faults.outage; i++) await first.clock.sleep(1);
       await first.runner.stop();
       const second = await openNode({ kv: openMemoryStore({ database }), isRunning: false });
-      await second.runner.start({ isStoreExclusive: true });
+      await second.membership.join({ isStoreExclusive: true });
+      second.runner.start();
       await second.settled();
       const numbers = (await second.mailbox(alice)).map((text) => Number(/number (\d+)/.exec(text)![1]));
       expect(new Set(numbers).size).toBe(numbers.length);
@@ -85,7 +87,7 @@ describe('exactly once under faults', () => {
       }
       expect(await queueLeftovers(second.kv)).toEqual([]);
       expect(await second.mail.recount(alice)).toEqual({ differences: [] });
-      expect(await second.queue.knownNodes()).toEqual([second.node.nodeId]);
+      expect(await nodesIn(second.kv)).toEqual([second.node.nodeId]);
     }
     // Both sides of the acknowledgement were cut.
     expect(acknowledged).toBeGreaterThan(5);
@@ -145,7 +147,8 @@ describe('exactly once under faults', () => {
     await post(port, { to: 'alice@example.test' });
     const [claimed] = await paused.queue.claimsOf(paused.node, 10);
     const other = await openNode({ kv, isRunning: false });
-    await other.runner.start({ isStoreExclusive: true });
+    await other.membership.join({ isStoreExclusive: true });
+    other.runner.start();
     await other.settled();
     expect(await paused.mailbox(alice)).toHaveLength(1);
     await expect(paused.delivery.deliver({ claimed: claimed! }, new AbortController().signal)).rejects.toThrow('lost');
@@ -157,11 +160,11 @@ describe('exactly once under faults', () => {
     const kv = openMemoryStore({ database });
     const fenced = await openNode({ kv, isRunning: false });
     const other = await openNode({ kv: openMemoryStore({ database }), isRunning: false });
-    for (const { queue, node } of [fenced, other]) await queue.registerNode(node);
+    for (const { membership } of [fenced, other]) await membership.join();
     await fenced.account('alice@example.test');
     const takeOver = async () => {
       const nowSeconds = Math.floor(other.clock.nowMs() / 1000);
-      await other.queue.breakFence(fenced.node.nodeId);
+      await breakFence(other.kv, fenced.node.nodeId);
       expect(await other.queue.releaseClaimsOf(fenced.node.nodeId, nowSeconds)).toBe(1);
       const { entries } = await other.queue.due(allShards, nowSeconds, 10);
       return other.queue.claim(other.node, entries);

@@ -27,7 +27,7 @@ type Answer = (message: OutgoingMessage, signal?: AbortSignal) => Promise<Omit<R
 /** A node that does not run, and remote delivery whose hosts answer as told. */
 async function openRemote(hosts: Record<string, Answer>, settings: TestNodeOptions['settings'] = {}) {
   const node = await openNode({ isRunning: false, settings });
-  await node.queue.registerNode(node.node);
+  await node.membership.join();
   const names = Object.keys(hosts);
   node.resolver.mailHosts.set('remote.test', names);
   for (const name of names) node.resolver.addresses.set(name, '127.0.0.1');
@@ -164,7 +164,7 @@ describe('content that is damaged or odd', () => {
     const node = await openNode({ isRunning: false });
     const alice = await node.account('alice@example.test');
     const back = await node.account(sender);
-    await node.queue.registerNode(node.node);
+    await node.membership.join();
     const claimed = await claimOne(node, {
       from: sender,
       destinations: [{ domain: 'example.test', isLocal: true, recipients: [{ address: 'alice@example.test' }] }],
@@ -180,7 +180,7 @@ describe('content that is damaged or odd', () => {
     expect(damaged).toMatchObject({ name: 'BlobCorrupt' });
     node.clock.shiftMs += 200_000;
     await node.delivery.putOff({ claimed }, damaged);
-    await node.runner.start();
+    node.runner.start();
     await node.settled();
     expect(await node.mailbox(alice)).toEqual([]);
     const [report] = await node.mailbox(back);
@@ -255,7 +255,7 @@ describe('recipients of every kind', () => {
   it('expands lists one by one that are too large for one transaction together', async () => {
     const node = await openNode({ isRunning: false });
     await node.account('alice@example.test');
-    await node.queue.registerNode(node.node);
+    await node.membership.join();
     const resolve = node.directory.resolve;
     const members = (list: string) =>
       Array.from({ length: 9_000 }, (_, i) => `${list[0]}${'m'.repeat(200)}${i}@${'d'.repeat(50)}.test`);
@@ -278,7 +278,7 @@ describe('recipients of every kind', () => {
   it('leaves no upload behind when the second of two lists can not be expanded', async () => {
     const node = await openNode({ isRunning: false });
     await node.account('alice@example.test');
-    await node.queue.registerNode(node.node);
+    await node.membership.join();
     const list = (address: string): Resolution => ({
       kind: 'local',
       targets: [],

@@ -85,7 +85,7 @@ async function addRoute(
 async function resolveLocal(d: RouteDependencies, address: string) {
   const resolution = await d.directory.resolve(address);
   if (resolution.kind !== 'unknown' || !/^postmaster@/i.test(address)) return resolution;
-  return d.directory.resolve(d.settings.postmasterAddress);
+  return d.directory.resolve(d.settings().postmasterAddress);
 }
 
 /** Aliases that lead to the same mailbox give one copy. */
@@ -114,7 +114,7 @@ async function routeList(
   routes: Routes,
 ): Promise<void> {
   const { message } = job.claimed;
-  if (resolution.targets.length + resolution.remote.length > d.settings.maxRecipientsPerMessage) {
+  if (resolution.targets.length + resolution.remote.length > d.settings().maxRecipientsPerMessage) {
     routes.verdicts.push({ address, verdict: 'failed', reply: tooManyMembers });
     return;
   }
@@ -130,5 +130,5 @@ async function routeList(
 
 async function headerOf(d: RouteDependencies, job: DeliveryJob, message: QueueMessage): Promise<Buffer> {
   if (job.fresh) return job.fresh.bytes;
-  return d.blobs.read(message.blobId, { start: 0, end: Math.min(message.sizeBytes, d.settings.maxHeaderBytes) });
+  return d.blobs.read(message.blobId, { start: 0, end: Math.min(message.sizeBytes, d.settings().maxHeaderBytes) });
 }

@@ -120,10 +120,11 @@ describe('from SMTP into a mailbox', () => {
     const { port } = await node.listen();
     // Between RCPT and delivery the limit is set.
     await node.runner.stop();
-    const late = await openNode({ kv: node.kv, clock: node.clock, settings: node.settings, isRunning: false });
+    const late = await openNode({ kv: node.kv, clock: node.clock, settings: node.settings(), isRunning: false });
     await post(port, { from: 'sender@example.test', to: ['small@example.test', 'bob@example.test'] });
     await node.directory.updatePrincipal('small@example.test', { quotaLimitBytes: 10 });
-    await late.runner.start({ isStoreExclusive: true });
+    await late.membership.join({ isStoreExclusive: true });
+    late.runner.start();
     await late.settled();
     expect(await node.mailbox(bob)).toHaveLength(1);
     const destinations = (await late.queue.list())[0]!.destinations;

@@ -43,43 +43,55 @@ const overheadBytes = 16_000;
 
 /** Answers a function that delivers one message. It throws ClaimLost, MailError (nothing was written), KvError. */
 export function createMailboxWriter({ kv, queue, mail, gate }: MailboxWriterDependencies) {
-  /** A mailbox's refusal (MailError) comes before its first write and concerns this message alone. */
+  /** Whether the message is in the mailbox now. A mailbox's refusal (MailError) comes before its first write and concerns this message alone. */
   async function insert(
-    tx: KvTransaction,
-    writer: AccountWriter | undefined,
-    { claimed, message, quotaLimitBytes, verdicts, nowMs, nextDueAtSeconds }: MailboxDelivery,
-    current: Destination,
-  ): Promise<Outcome<SaveOutcome>> {
-    const isLinkedElsewhere = writer !== undefined && isOpen(current, verdicts);
-    if (isLinkedElsewhere) {
-      try {
-        await writer.insertMessage(message, { quotaLimitBytes });
-      } catch (error) {
-        if (error instanceof MailError) return { error };
-        throw error;
-      }
+    writer: AccountWriter,
+    { claimed, message, quotaLimitBytes, verdicts }: MailboxDelivery,
+    current: Destination | undefined,
+  ): Promise<Outcome<boolean>> {
+    if (!current) return { error: lost(claimed) };
+    if (!isOpen(current, verdicts)) return { value: false };
+    try {
+      await writer.insertMessage(message, { quotaLimitBytes });
+      return { value: true };
+    } catch (error) {
+      if (error instanceof MailError) return { error };
+      throw error;
     }
+  }
+
+  function save(
+    tx: KvTransaction,
+    { claimed, verdicts, nowMs, nextDueAtSeconds }: MailboxDelivery,
+    current: Destination,
+    isLinkedElsewhere: boolean,
+  ): Promise<SaveOutcome> {
     const results = verdicts.map(({ address, reply }) => ({ address, status: 'delivered' as const, lastReply: reply }));
-    return {
-      value: await queue.save(tx, claimed, { results, current, nextDueAtSeconds, attempted: { atMs: nowMs }, isLinkedElsewhere }),
-    };
+    return queue.save(tx, claimed, { results, current, nextDueAtSeconds, attempted: { atMs: nowMs }, isLinkedElsewhere });
   }
 
   async function run(accountId: string, items: MailboxDelivery[]): Promise<Outcome<SaveOutcome>[]> {
     const { outcomes, notice } = await kv.transact(
       async (tx) => {
-        const currents = await queue.currentAll(
-          tx,
-          items.map(({ claimed }) => claimed),
-        );
+        // Side by side: what all of them read shares two round trips.
+        const [currents, writer] = await Promise.all([
+          queue.currentAll(
+            tx,
+            items.map(({ claimed }) => claimed),
+          ),
+          mail.openWriter(
+            tx,
+            accountId,
+            items.map(({ message }) => message),
+          ),
+        ]);
+        const inserted = await Promise.all(items.map((item, i) => insert(writer, item, currents[i])));
         const done: Outcome<SaveOutcome>[] = [];
-        const isAnyOpen = items.some(({ verdicts }, i) => isOpen(currents[i], verdicts));
-        const writer = isAnyOpen ? await mail.openWriter(tx, accountId) : undefined;
-        for (const [i, item] of items.entries()) {
-          const current = currents[i];
-          done.push(current ? await insert(tx, writer, item, current) : { error: lost(item.claimed) });
+        // One after another: parts of one message must see which of them is the last.
+        for (const [i, outcome] of inserted.entries()) {
+          done.push('value' in outcome ? { value: await save(tx, items[i]!, currents[i]!, outcome.value) } : outcome);
         }
-        return { outcomes: done, notice: writer?.finish() };
+        return { outcomes: done, notice: writer.finish() };
       },
       { label: 'deliver' },
     );

@@ -37,7 +37,7 @@ interface Transaction {
 }
 
 export function createReceiver(dependencies: ReceiverDependencies): Receiver {
-  const { directory, settings, clock } = dependencies;
+  const { directory, clock } = dependencies;
   const enqueue = createEnqueue(dependencies);
   const transactions = new WeakMap<SessionInfo, Transaction>();
   const open = new Set<Promise<unknown>>();
@@ -54,7 +54,7 @@ export function createReceiver(dependencies: ReceiverDependencies): Receiver {
       if (session.mode !== 'submission') return undefined;
       const { principal } = session;
       if (!principal) return replies.authenticationRequired;
-      if (!settings.senderMustMatch || mail.address === '') return undefined;
+      if (!dependencies.settings().senderMustMatch || mail.address === '') return undefined;
       return directory
         .maySendAs(principal.accountId, mail.address)
         .then((isTheirs) => (isTheirs ? undefined : replies.senderNotYours));
@@ -66,7 +66,7 @@ export function createReceiver(dependencies: ReceiverDependencies): Receiver {
         transactions.set(session, (transaction = { mail, recipients: new Map(), envelopeBytes: 0 }));
       const cost = command.address.length * 2 + (command.parameters.originalRecipient?.address.length ?? 0) * 2 + 200;
       if (
-        transaction.recipients.size >= settings.maxRecipientsPerMessage ||
+        transaction.recipients.size >= dependencies.settings().maxRecipientsPerMessage ||
         transaction.envelopeBytes + cost > maxEnvelopeBytes
       ) {
         return replies.tooManyRecipients;
@@ -145,11 +145,12 @@ function closing(): Reply {
 
 /** Where a recipient's mail goes, or why it is refused. */
 async function acceptRecipient(
-  { directory, settings, mail: mailStore }: ReceiverDependencies,
+  { directory, settings: read, mail: mailStore }: ReceiverDependencies,
   session: SessionInfo,
   mail: MailCommand,
   command: RecipientCommand,
 ): Promise<AcceptedRecipient | Reply> {
+  const settings = read();
   // RFC 5321 4.5.1: <Postmaster> is always accepted.
   const isBarePostmaster = command.address.toLowerCase() === 'postmaster';
   let address = isBarePostmaster ? settings.postmasterAddress : command.address;

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { parseMessage } from '../../protocols/message/index.js';
 import { startTestServer, type TestHandler, type TestServer } from '../../protocols/smtp/testing/server.js';
 import { openMemoryStore } from '../../store/kv/index.js';
+import { breakFence } from '../../store/queue/test-fences.js';
 import { post, queueLeftovers, startTestNode, type TestNode, type TestNodeOptions } from './testing/node.js';
 import type { DeliveryJob } from './types.js';
 
@@ -311,7 +312,7 @@ describe('remote delivery', () => {
     const { node, port } = await openNode(target, { limits: { maxRemoteDeliveries: 0 } });
     await send(port, 'unknown@remote.test');
     const [claimed] = await node.queue.claimsOf(node.node, 1);
-    await node.queue.breakFence(node.node.nodeId);
+    await breakFence(node.kv, node.node.nodeId);
     const job: DeliveryJob = { claimed: claimed! };
     await expect(node.delivery.deliver(job, new AbortController().signal)).rejects.toThrow('lost');
     expect((await node.queue.list())[0]!.destinations[0]!.recipients[0]!.status).toBe('pending');

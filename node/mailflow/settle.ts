@@ -37,7 +37,8 @@ export interface SettleDependencies {
   clock: Clock;
   random: Random;
   logger: Logger;
-  settings: MailflowSettings;
+  /** What holds now; read once for what must fit together. */
+  settings: () => MailflowSettings;
 }
 
 export interface SettleInput {
@@ -125,19 +126,20 @@ function withResults(recipients: QueueRecipient[], results: Plan['results']): Qu
 /** Everything that follows from the verdicts, decided before the transaction; inside it only the claim is asserted. */
 async function planResults(d: SettleDependencies, input: SettleInput, nowMs: number): Promise<Plan> {
   const { message, destination } = input.claimed;
+  const settings = d.settings();
   const byAddress = new Map(destination.recipients.map((recipient) => [recipient.address, recipient]));
   const reported: Record<ReportKind, ReportedRecipient[]> = { failed: [], delayed: [], success: [] };
   const plan: Plan = {
     results: [],
     reports: [],
     doubleBounced: 0,
-    nextDueAtSeconds: nextAttemptAtSeconds(d.settings, attemptNumber(destination), nowMs, message.expiresAtMs, d.random),
+    nextDueAtSeconds: nextAttemptAtSeconds(settings, attemptNumber(destination), nowMs, message.expiresAtMs, d.random),
   };
   for (const { address, verdict, reply, dsnPassedOn } of input.verdicts) {
     const recipient = byAddress.get(address);
     if (!recipient) continue;
     if (verdict === 'deferred' && !isExpired(message, nowMs)) {
-      const isDelayed = wantsDelayReport(d.settings, message, recipient, nowMs);
+      const isDelayed = wantsDelayReport(settings, message, recipient, nowMs);
       if (isDelayed) reported.delayed.push({ recipient, action: 'delayed', reply });
       plan.results.push({ address, status: 'pending', lastReply: reply, isDelayNotified: isDelayed || undefined });
     } else if (verdict === 'deferred' || verdict === 'failed') {
@@ -164,7 +166,8 @@ async function planReport(
   recipients: ReportedRecipient[],
   nowMs: number,
 ): Promise<PlannedReport> {
-  const { settings, queue, blobs } = d;
+  const { queue, blobs } = d;
+  const settings = d.settings();
   const id = queue.newId();
   const returned = await returnedBytes(d, message, kind).catch((error: unknown) => {
     // The loss itself is reported by whoever needed the bytes; the sender must still be told.
@@ -195,7 +198,7 @@ async function planReport(
 
 /** RFC 3461 4.3: the whole message only in failure reports, when RET does not forbid it and it is small; else its header. */
 async function returnedBytes(d: SettleDependencies, message: QueueMessage, kind: ReportKind) {
-  const { maxReturnedBytes, maxHeaderBytes } = d.settings;
+  const { maxReturnedBytes, maxHeaderBytes } = d.settings();
   const start = message.relayOffsetBytes;
   const isWhole =
     kind === 'failed' && message.ret !== 'HDRS' && message.sizeBytes - start <= Math.min(maxReturnedBytes, maxReportedBytes);

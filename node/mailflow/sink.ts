@@ -13,6 +13,7 @@ import { HeaderScan } from './header-scan.js';
 import { messagesTotal } from './metrics.js';
 import { replies, replyOfError } from './replies.js';
 import { wantsSuccessReport } from './retry-schedule.js';
+import type { MailflowSettings } from './settings.js';
 import { receivedField, returnPathField } from './trace-fields.js';
 import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
 
@@ -27,6 +28,8 @@ export class QueueingSink implements MessageSink {
   readonly #session: SessionInfo;
   readonly #mail: MailCommand;
   readonly #recipients: readonly AcceptedRecipient[];
+  /** As they were when the message began. */
+  readonly #settings: MailflowSettings;
   readonly #id: QueueId;
   readonly #receivedAtMs: number;
   readonly #blob: BlobWriter;
@@ -52,10 +55,11 @@ export class QueueingSink implements MessageSink {
     this.#session = session;
     this.#mail = mail;
     this.#recipients = recipients;
+    this.#settings = d.settings();
     this.#id = d.queue.newId();
     this.#receivedAtMs = d.clock.nowMs();
     this.#blob = d.blobs.writer();
-    this.#scan = new HeaderScan(d.settings.maxHeaderBytes);
+    this.#scan = new HeaderScan(this.#settings.maxHeaderBytes);
     this.#returnPath = returnPathField(mail.address);
   }
 
@@ -120,7 +124,7 @@ export class QueueingSink implements MessageSink {
     const { chunks } = this.#scan;
     if (chunks.length === 0) return this.#put(Buffer.from(this.#prefix('')));
     const facts = this.#scan.facts();
-    if (facts.receivedFields > this.#d.settings.maxReceivedFields) this.#refusal = replies.loop;
+    if (facts.receivedFields > this.#settings.maxReceivedFields) this.#refusal = replies.loop;
     else if (facts.startsFolded) this.#refusal = replies.malformedHeader;
     else if (this.#session.mode === 'submission' && facts.from.length > 1) this.#refusal = replies.severalFrom;
     if (this.#refusal) return undefined;
@@ -129,7 +133,7 @@ export class QueueingSink implements MessageSink {
       this.#fromField = facts.from[0];
       // RFC 6409 8: a submission server may add what a client left out.
       if (!facts.hasDate) added += `Date: ${formatDate(this.#receivedAtMs)}\r\n`;
-      if (!facts.hasMessageId) added += `Message-ID: <${this.#id}@${this.#d.settings.hostname}>\r\n`;
+      if (!facts.hasMessageId) added += `Message-ID: <${this.#id}@${this.#settings.hostname}>\r\n`;
       if (facts.from.length === 0 && this.#mail.address !== '') added += `From: <${this.#mail.address}>\r\n`;
     }
     const waits = [this.#put(Buffer.from(this.#prefix(added)))];
@@ -142,7 +146,7 @@ export class QueueingSink implements MessageSink {
 
   #prefix(added: string): string {
     const { greetingName, remoteAddress, mode, extended, secure, principal, tls } = this.#session;
-    const { hostname } = this.#d.settings;
+    const { hostname } = this.#settings;
     const received = receivedField({
       hostname,
       from: this.#mail.address,
@@ -164,8 +168,9 @@ export class QueueingSink implements MessageSink {
   /** A user must not write under somebody else's name either. */
   async #fromFieldProblem(): Promise<Reply | undefined> {
     const { mode, principal } = this.#session;
-    const { settings, directory } = this.#d;
-    if (mode !== 'submission' || !settings.fromFieldMustMatch || !principal || this.#fromField === undefined) return undefined;
+    const { directory } = this.#d;
+    if (mode !== 'submission' || !this.#settings.fromFieldMustMatch || !principal || this.#fromField === undefined)
+      return undefined;
     for (const { local, domain } of mailboxesOf(parseAddressList(rawToUnicode(this.#fromField), 32))) {
       if (!(await directory.maySendAs(principal.accountId, `${local}@${domain}`))) return replies.fromNotYours;
     }
@@ -226,7 +231,7 @@ export class QueueingSink implements MessageSink {
   }
 
   #message(blob: PreparedBlob): NewQueueMessage {
-    const { settings } = this.#d;
+    const settings = this.#settings;
     const { parameters, address: from } = this.#mail;
     const { mode, remoteAddress, greetingName, principal } = this.#session;
     const lifetimeSeconds = from === '' ? settings.reportLifetimeSeconds : settings.messageLifetimeSeconds;

@@ -61,7 +61,8 @@ export interface ReceiverDependencies {
   mail: Pick<MailStore, 'usage'>;
   clock: Clock;
   logger: Logger;
-  settings: MailflowSettings;
+  /** What holds now; read once for what must fit together. */
+  settings: () => MailflowSettings;
   /** The short way to a local mailbox; without it every message goes through the queue. */
   direct?: DeliverDirect;
   /** Delivers on this node; without it every message becomes due. */

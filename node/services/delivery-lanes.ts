@@ -29,6 +29,8 @@ export interface LaneDependencies {
   deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
   /** A delivery failed in a way that nobody foresaw: gives the claim up with a later attempt. */
   onFault(job: DeliveryJob, error: unknown): Promise<void>;
+  /** While false, nothing more is started; `pump` tells that it may be true again. */
+  mayStart(): boolean;
   /** A destination has left the lanes. */
   onDone(): void;
 }
@@ -118,7 +120,7 @@ export class DeliveryLanes {
 
   /** Starts what the limits allow. */
   pump(): void {
-    if (this.#isClosed) return;
+    if (this.#isClosed || !this.#d.mayStart()) return;
     const { limits } = this.#d;
     while (this.#local.running < limits.maxLocalDeliveries && this.#fits(this.#local.waiting.peek())) {
       this.#start(this.#local.waiting.shift()!);

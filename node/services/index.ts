@@ -6,5 +6,4 @@ export {
   type QueueRunner,
   type QueueRunnerDependencies,
   type RunnerLimits,
-  takeOverAll,
 } from './queue-runner.js';

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { KvError, openMemoryStore } from '../../store/kv/index.js';
 import { type ClaimedDestination, type NewQueueMessage, shardOf } from '../../store/queue/index.js';
+import { breakFence } from '../../store/queue/test-fences.js';
 import { startTestNode, type TestNode, type TestNodeOptions } from '../mailflow/testing/node.js';
 import type { DeliveryJob } from '../mailflow/types.js';
 import { createPurger, createQueueRunner, type QueueRunnerDependencies } from './index.js';
@@ -21,7 +22,8 @@ async function openNode(options: Partial<TestNodeOptions> = {}): Promise<TestNod
 async function startRunner(node: TestNode, more: Partial<QueueRunnerDependencies>) {
   const runner = createQueueRunner({ ...node, ...node.delivery, ...more });
   closing.unshift(() => runner.stop());
-  await runner.start();
+  await node.membership.join();
+  runner.start();
   return runner;
 }
 
@@ -187,7 +189,7 @@ describe('queue runner under load', () => {
     };
     let isFenced = false;
     const runner = await startRunner(node, { queue, onFenced: () => (isFenced = true) });
-    await node.queue.breakFence(node.node.nodeId);
+    await breakFence(node.kv, node.node.nodeId);
     await enqueue(node, newMessage(node));
     runner.wake();
     await until(() => isFenced);
@@ -195,7 +197,58 @@ describe('queue runner under load', () => {
   });
 });
 
+describe('a node that may have been declared dead', () => {
+  it('claims nothing and begins nothing until it knows better; what waits is begun then', async () => {
+    const node = await openNode();
+    let mayWork = true;
+    const begun: string[] = [];
+    const runner = await startRunner(node, {
+      deliver: async ({ claimed }) => {
+        begun.push(claimed.message.id);
+        await never();
+      },
+      limits: { maxLocalDeliveries: 1, scanIntervalMs: 5 },
+      mayWork: () => mayWork,
+    });
+    for (let i = 0; i < 2; i++) await enqueue(node, newMessage(node));
+    await until(() => runner.size === 2 && begun.length === 1);
+    mayWork = false;
+    expect(runner.hasRoom(1)).toBe(false);
+    runner.setLimits({ maxLocalDeliveries: 10 });
+    runner.wake();
+    await enqueue(node, newMessage(node));
+    await node.clock.sleep(50);
+    expect([runner.size, begun.length]).toEqual([2, 1]);
+    mayWork = true;
+    runner.wake();
+    await until(() => runner.size === 3 && begun.length === 3);
+    expect(runner.hasRoom(1)).toBe(true);
+  });
+});
+
 describe('purger', () => {
+  it('leaves the work to the node whose job it is, and stops between two steps when it no longer is', async () => {
+    const node = await openNode();
+    let isOurs = false;
+    let steps = 0;
+    const blobs = {
+      async purge() {
+        steps++;
+        isOurs = steps < 3;
+        return { removed: 0, removedBytes: 0, more: true };
+      },
+    };
+    let forgotten = 0;
+    const queue = { forgetReceipts: async () => void forgotten++ };
+    const purger = createPurger({ ...node, blobs: blobs as never, queue, settings: {}, isOurs: () => isOurs });
+    await purger.runOnce();
+    expect(steps).toBe(0);
+    isOurs = true;
+    await purger.runOnce({ accounts: true });
+    expect([steps, forgotten]).toEqual([3, 0]);
+    await purger.stop();
+  });
+
   it('passes over an account that it can not tidy', async () => {
     const node = await openNode();
     await node.account('alice@example.test');

@@ -40,12 +40,17 @@ export interface PurgerDependencies {
   clock: Clock;
   logger: Logger;
   settings?: Partial<PurgeSettings>;
+  /**
+   * Asked before every pass and between its steps: whether the purge is this node's job. It is harmless on several nodes at once, only wasteful.
+   * Default: always.
+   */
+  isOurs?: () => boolean;
 }
 
 export interface Purger {
   /** One pass every interval, the first one an interval from now. */
   start(): void;
-  /** One pass now: blobs and receipts, and the accounts when their time has come or `accounts` says so. */
+  /** One pass now: blobs and receipts, and the accounts when their time has come or `accounts` says so. Nothing while it is another node's job. */
   runOnce(options?: { accounts?: boolean }): Promise<void>;
   /** Ends the pass that is running after its current step, at most until `deadlineMs` (monotonic clock). */
   drain(deadlineMs: number): Promise<void>;
@@ -53,7 +58,7 @@ export interface Purger {
 }
 
 export function createPurger(dependencies: PurgerDependencies): Purger {
-  const { blobs, queue, mail, directory, clock, logger } = dependencies;
+  const { blobs, queue, mail, directory, clock, logger, isOurs = () => true } = dependencies;
   const settings = { ...defaultPurgeSettings, ...dependencies.settings };
   const stopping = new AbortController();
   /** Up to where each account's log has been truncated by this process. */
@@ -62,9 +67,11 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
   let running: Promise<void> | undefined;
   let timer: Timer | undefined;
 
+  const isOver = () => stopping.signal.aborted || !isOurs();
+
   async function purgeBlobs(): Promise<void> {
     let more = true;
-    while (more && !stopping.signal.aborted) {
+    while (more && !isOver()) {
       const nowSeconds = Math.floor(clock.nowMs() / 1000);
       const result = await blobs.purge({ nowSeconds, maxItems: settings.maxItems, signal: stopping.signal });
       purgedTotal.inc({ kind: 'blob' }, result.removed);
@@ -86,7 +93,7 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
 
   async function purgeAccounts(): Promise<void> {
     for (const { id } of await directory.principals('account')) {
-      if (stopping.signal.aborted) return;
+      if (isOver()) return;
       try {
         await purgeAccount(id);
       } catch (error) {
@@ -100,7 +107,7 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
 
   async function pass(withAccounts: boolean): Promise<void> {
     await purgeBlobs();
-    if (stopping.signal.aborted) return;
+    if (isOver()) return;
     await queue.forgetReceipts(Math.floor(clock.nowMs() / 1000));
     if (withAccounts || clock.monotonicMs() >= accountsAtMs) await purgeAccounts();
   }
@@ -121,8 +128,9 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
 
   async function tick(): Promise<void> {
     try {
+      const isDone = isOurs();
       await runOnce();
-      passesTotal.inc({ result: 'done' });
+      if (isDone) passesTotal.inc({ result: 'done' });
     } catch (error) {
       if (stopping.signal.aborted) return;
       passesTotal.inc({ result: 'failed' });

@@ -31,7 +31,7 @@ export interface RunnerLimits extends LaneLimits {
   /** Entries of others' shards are only taken when they have waited this long. */
   lateAfterSeconds: number;
   /** How often the claims in the store are compared with those known here. */
-  adoptIntervalMs: number;
+  compareIntervalMs: number;
 }
 
 export const defaultRunnerLimits: RunnerLimits = {
@@ -45,7 +45,7 @@ export const defaultRunnerLimits: RunnerLimits = {
   minScanGapMs: 5,
   scanIntervalMs: 5000,
   lateAfterSeconds: 30,
-  adoptIntervalMs: 60_000,
+  compareIntervalMs: 60_000,
 };
 
 /** Destinations that the queue claims in one transaction. */
@@ -63,19 +63,26 @@ export interface QueueRunnerDependencies {
   putOff(job: DeliveryJob, error: unknown): Promise<void>;
   /** Live node ids, this one included; shards are shared among them. Default: this node alone. */
   members?: () => readonly string[];
+  /**
+   * False while this node may have been declared dead without knowing: nothing is claimed then and no delivery begun; what runs goes on, and its save
+   * is decided by the fence. `wake` tells that it may be true again. Default: always true.
+   */
+  mayWork?: () => boolean;
   limits?: Partial<RunnerLimits>;
   /** Another node has declared this one dead: the process should leave. Called at most once. */
   onFenced?: () => void;
 }
 
 export interface QueueRunner extends DeliveryDesk {
-  /** Registers the node and begins to work. With `isStoreExclusive` (one process per store) every other node's claims are taken over first. */
-  start(options?: { isStoreExclusive?: boolean }): Promise<void>;
+  /** Begins to work. The node has joined the cluster: its fence stands. */
+  start(): void;
   /** Looks again at once, e.g. after the members changed. */
   wake(): void;
+  /** From now on; what runs already is let finish. */
+  setLimits(limits: Partial<RunnerLimits>): void;
   /**
-   * Stops claiming, hands back what has not begun, lets the rest finish until `deadlineMs` (monotonic clock), then gives everything back: afterwards
-   * the store holds no claim of this node.
+   * Stops claiming, hands back what has not begun, lets the rest finish until `deadlineMs` (monotonic clock), then cuts it off. Claims of what was cut
+   * off go back when the node leaves the cluster.
    */
   drain(deadlineMs: number): Promise<void>;
   /** Stops at once and leaves the claims to whoever takes the node over. */
@@ -86,25 +93,6 @@ export interface QueueRunner extends DeliveryDesk {
 
 export function createQueueRunner(dependencies: QueueRunnerDependencies): QueueRunner {
   return new Runner(dependencies);
-}
-
-/** Breaks the fences of all other nodes and frees their claims. Only where no other process can be using the store. */
-export async function takeOverAll(queue: Queue, self: NodeIdentity, clock: Clock, logger: Logger): Promise<void> {
-  for (const nodeId of await queue.knownNodes()) {
-    if (nodeId === self.nodeId) continue;
-    await queue.breakFence(nodeId);
-    const freed = await releaseAll(queue, nodeId, clock);
-    logger.info({ nodeId, claims: freed }, 'claims of an earlier process taken over');
-  }
-}
-
-async function releaseAll(queue: Queue, nodeId: string, clock: Clock): Promise<number> {
-  let freed = 0;
-  for (;;) {
-    const count = await queue.releaseClaimsOf(nodeId, Math.floor(clock.nowMs() / 1000));
-    if (count === 0) return freed;
-    freed += count;
-  }
 }
 
 type State = 'new' | 'running' | 'draining' | 'stopped';
@@ -124,7 +112,7 @@ class Runner implements QueueRunner {
   /** Where the next look begins among the shards: what one look can take may not reach the last ones. */
   #firstShard = 0;
   #lateLookAtMs = Number.NEGATIVE_INFINITY;
-  #adoptAtMs: number;
+  #compareAtMs: number;
   /** Claims in the store that nobody here knew at the last comparison, with their epochs. */
   #strangers = new Map<string, number>();
   #unsubscribe: (() => void)[] = [];
@@ -133,7 +121,7 @@ class Runner implements QueueRunner {
     this.#d = dependencies;
     this.node = dependencies.node;
     this.#limits = { ...defaultRunnerLimits, ...dependencies.limits };
-    this.#adoptAtMs = dependencies.clock.monotonicMs() + this.#limits.adoptIntervalMs;
+    this.#compareAtMs = dependencies.clock.monotonicMs() + this.#limits.compareIntervalMs;
     const { clock, random, logger, deliver, putOff } = dependencies;
     this.#lanes = new DeliveryLanes({
       clock,
@@ -142,6 +130,7 @@ class Runner implements QueueRunner {
       limits: this.#limits,
       deliver,
       onFault: putOff,
+      mayStart: () => this.#mayWork,
       onDone: () => {
         if (this.#isHungry && this.#lanes.size <= this.#limits.maxClaims / 2) this.wake();
       },
@@ -152,24 +141,34 @@ class Runner implements QueueRunner {
     return this.#lanes.size;
   }
 
-  async start(options: { isStoreExclusive?: boolean } = {}): Promise<void> {
+  get #mayWork(): boolean {
+    return this.#d.mayWork?.() ?? true;
+  }
+
+  start(): void {
     if (this.#state !== 'new') throw new Error('a queue runner is started once');
-    const { queue, clock, logger } = this.#d;
-    await queue.registerNode(this.node);
-    if (options.isStoreExclusive) await takeOverAll(queue, this.node, clock, logger);
+    const { queue, clock } = this.#d;
     this.#state = 'running';
     this.#unsubscribe = [queue.onDue(() => this.wake()), watchQueue(queue, clock, () => this.#lanes)];
     this.#loop = this.#run();
   }
 
+  setLimits(limits: Partial<RunnerLimits>): void {
+    // The lanes look at the same object.
+    Object.assign(this.#limits, limits);
+    this.#lanes.pump();
+    this.wake();
+  }
+
   wake(): void {
     this.#isWoken = true;
     this.#wakeUp?.();
+    this.#lanes.pump();
   }
 
   hasRoom(_sizeBytes: number): boolean {
     const localSize = this.#lanes.size - this.#lanes.remoteSize;
-    return this.#state === 'running' && localSize < this.#limits.maxClaims;
+    return this.#state === 'running' && this.#mayWork && localSize < this.#limits.maxClaims;
   }
 
   take(jobs: readonly DeliveryJob[]): void {
@@ -186,7 +185,7 @@ class Runner implements QueueRunner {
   async drain(deadlineMs: number): Promise<void> {
     if (this.#state === 'stopped') return;
     this.#state = 'draining';
-    const { clock, queue, logger } = this.#d;
+    const { clock, logger } = this.#d;
     await this.#endLoop();
     const waiting = this.#lanes.takeWaiting();
     await this.#handBack(waiting);
@@ -196,24 +195,28 @@ class Runner implements QueueRunner {
     // What was cut off still saves what the peer has said.
     if (unfinished > 0) await this.#until(clock.monotonicMs() + 500, this.#lanes.idle());
     this.#state = 'stopped';
-    await this.#best('node not retired', async () => {
-      await queue.breakFence(this.node.nodeId);
-      await releaseAll(queue, this.node.nodeId, clock);
-    });
     logger.info({ handedBack: waiting.length, unfinished }, 'queue runner drained');
   }
 
   async stop(): Promise<void> {
     if (this.#state === 'stopped') return;
     this.#state = 'stopped';
-    await this.#endLoop();
+    // First of all: whoever was fenced must not go on sending while a look hangs in the store.
     this.#lanes.abort();
+    await this.#endLoop();
     this.#lanes.takeWaiting();
   }
 
   #handBack(claimed: readonly ClaimedDestination[]): Promise<void> {
+    return this.#best('claims not handed back', () => this.#giveBack(claimed));
+  }
+
+  /** Due at once for whoever works the queue: as the earliest of them was, because this node's clock may be far ahead of the others'. */
+  #giveBack(claimed: readonly ClaimedDestination[]): Promise<void> {
     const { queue, clock } = this.#d;
-    return this.#best('claims not handed back', () => queue.release(claimed, Math.floor(clock.nowMs() / 1000)));
+    const nowSeconds = Math.floor(clock.nowMs() / 1000);
+    const dueAtSeconds = claimed.reduce((earliest, { destination }) => Math.min(earliest, destination.dueAtSeconds), nowSeconds);
+    return queue.release(claimed, dueAtSeconds);
   }
 
   #leaveQueue(): void {
@@ -288,7 +291,8 @@ class Runner implements QueueRunner {
   async #look(): Promise<number> {
     const { queue, clock, members } = this.#d;
     const { maxClaims, claimBatch, scanIntervalMs } = this.#limits;
-    await this.#adopt();
+    if (!this.#mayWork) return scanIntervalMs;
+    await this.#giveBackStrangers();
     const room = maxClaims - this.#lanes.size;
     this.#isHungry = room <= 0;
     if (room <= 0) return scanIntervalMs;
@@ -335,18 +339,23 @@ class Runner implements QueueRunner {
   }
 
   /**
-   * Claims that the store holds for this node and nobody here knows: commits that stayed unknown to the end. Taken when they were unknown at two
-   * comparisons in a row, so that those whose acceptance is just being finished are left alone.
+   * Claims that the store holds for this node and nobody here knows: commits that stayed unknown to the end. Given back (and then claimed like any
+   * other) when they were unknown at two comparisons in a row, so that those whose acceptance is just being finished are left alone. Not worked on as they
+   * are: an enqueue that hangs for so long must find a receipt when it runs again.
    */
-  async #adopt(): Promise<void> {
+  async #giveBackStrangers(): Promise<void> {
     const { clock, queue, logger } = this.#d;
-    if (clock.monotonicMs() < this.#adoptAtMs) return;
+    if (clock.monotonicMs() < this.#compareAtMs) return;
     const strangers = await queue.claimsOf(this.node, this.#limits.claimBatch, (ref) => this.#lanes.has(refOf(ref)));
     const before = this.#strangers;
     this.#strangers = new Map(strangers.map(({ destination, claim }) => [refOf(destination), claim.epoch]));
-    const adopted = strangers.filter(({ destination, claim }) => before.get(refOf(destination)) === claim.epoch);
-    if (adopted.length > 0) logger.warn({ claims: adopted.length }, 'claims adopted that an unknown commit had left behind');
-    this.take(adopted.map((claimed) => ({ claimed })));
-    this.#adoptAtMs = clock.monotonicMs() + this.#limits.adoptIntervalMs;
+    this.#compareAtMs = clock.monotonicMs() + this.#limits.compareIntervalMs;
+    const left = strangers.filter(({ destination, claim }) => {
+      const ref = refOf(destination);
+      return before.get(ref) === claim.epoch && !this.#lanes.has(ref);
+    });
+    if (left.length === 0) return;
+    logger.warn({ claims: left.length }, 'claims given back that an unknown commit had left behind');
+    await this.#giveBack(left);
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { Clock, Logger, Timer } from '../../ops/telemetry/index.js';
 import { counter, gauge, histogram } from '../../ops/telemetry/index.js';
+import { KvError } from '../../store/kv/contract.js';
 import { RequestBody, tooLarge } from './body.js';
 import { HttpError } from './errors.js';
 import { type HttpRequest, type HttpResponse, problemResponse } from './messages.js';
@@ -26,6 +27,9 @@ const knownMethods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', '
  * waited for: the connection is closed after the answer.
  */
 const maxDiscardBytes = 16 * 1024 * 1024;
+
+/** RFC 9110 10.2.3: with every 503 of ours. */
+const retryAfter = { 'retry-after': '5' };
 
 /** What an exchange needs of its server. */
 export interface ExchangeHost {
@@ -227,13 +231,21 @@ export class Exchange {
       this.#send(problemResponse(error.status, error.detail, error.headers));
       return;
     }
+    if (error instanceof KvError && error.code !== 'too-large') {
+      this.host.logger.warn(
+        { err: error, route: this.#route, method: this.#method },
+        'HTTP request refused: the store is unavailable',
+      );
+      this.#send(problemResponse(503, 'The store is unavailable, try again later.', retryAfter));
+      return;
+    }
     this.host.logger.error({ err: error, route: this.#route, method: this.#method }, 'HTTP handler failed');
     this.#send(problemResponse(500, 'The server could not answer this request.'));
   }
 
   #timeOut(timeoutMs: number): void {
     if (this.#begun || this.#state === 'done') return;
-    const reason = new HttpError(503, `No answer within ${timeoutMs} ms.`);
+    const reason = new HttpError(503, `No answer within ${timeoutMs} ms.`, retryAfter);
     this.#state = 'handling';
     this.#abortReason = reason;
     // The answer first: a handler may react to the signal at once, with an answer of its own.

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, it } from 'vitest';
 import { registry } from '../../ops/telemetry/index.js';
+import { KvError } from '../../store/kv/contract.js';
 import { HttpError, type HttpServer, jsonResponse, textResponse } from './index.js';
 import { responseTo, server, stopAll, textOf, until, url } from './server-under-test.js';
 
@@ -120,6 +121,7 @@ describe('requests', () => {
     http.route('GET', '/throws', () => {
       throw new Error('secret detail');
     });
+    http.route('GET', '/no-store', () => Promise.reject(new KvError('commit-unknown', 'injected')));
     http.route('GET', '/rejects', () => Promise.reject(new HttpError(429, 'Slower.', { 'retry-after': '3' })));
     http.route('GET', '/header', () => ({ status: 200, headers: { location: 'a\r\nx-injected: 1' } }));
     http.route('GET', '/stream', () => ({ status: 200, body: failing(0) }));
@@ -137,6 +139,8 @@ describe('requests', () => {
     await expect(fetch(url(http, '/late')).then((r) => r.text())).rejects.toThrow();
     await expect(fetch(url(http, '/short')).then((r) => r.text())).rejects.toThrow();
     expect((await fetch(url(http, '/throws'))).status).toBe(500);
+    const unavailable = await fetch(url(http, '/no-store'));
+    expect([unavailable.status, unavailable.headers.get('retry-after')]).toEqual([503, '5']);
     expect(http.requestsInFlight).toBe(0);
   });
 

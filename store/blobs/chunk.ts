@@ -18,13 +18,34 @@ export const maxStoredChunkBytes = 90_000;
 /** Longest content of one chunk: what does not compress is stored as it is. */
 export const maxChunkBytes = maxStoredChunkBytes - payloadAt;
 
+/** A payload with the byte that tells how it was compressed. */
+export interface Packed {
+  algorithm: number;
+  payload: Buffer;
+}
+
+/** Compresses, or keeps the content as it is where LZ4 would not shorten it. */
+export function pack(content: Buffer): Packed {
+  const packed = content.length < minCompressBytes ? content : lz4.compressSync(content);
+  return packed.length < content.length
+    ? { algorithm: algorithmLz4, payload: packed }
+    : { algorithm: algorithmRaw, payload: content };
+}
+
+/** The content of a payload whose checksum was right. Throws `BlobCorrupt` when it is not `expectedBytes` long. May share memory with it. */
+export function unpack(id: BlobId, { algorithm, payload }: Packed, expectedBytes: number): Buffer {
+  const content = algorithm === algorithmRaw ? payload : decompress(id, algorithm, payload, expectedBytes);
+  if (content.length !== expectedBytes)
+    throw new BlobCorrupt(id, `a chunk has ${content.length} bytes instead of ${expectedBytes}`);
+  return content;
+}
+
 /** Compresses a chunk of at most `maxChunkBytes`; keeps it raw where LZ4 would not shorten it. */
 export function encodeChunk(content: Buffer): Buffer {
   if (content.length > maxChunkBytes) throw new RangeError(`a chunk has at most ${maxChunkBytes} bytes`);
-  const packed = content.length < minCompressBytes ? content : lz4.compressSync(content);
-  const payload = packed.length < content.length ? packed : content;
+  const { algorithm, payload } = pack(content);
   const value = Buffer.allocUnsafe(payloadAt + payload.length);
-  value[0] = payload === content ? algorithmRaw : algorithmLz4;
+  value[0] = algorithm;
   value.writeUInt32BE(crc32(payload), 1);
   value.set(payload, payloadAt);
   return value;
@@ -35,13 +56,10 @@ export function decodeChunk(id: BlobId, value: Buffer, expectedBytes: number): B
   if (value.length < payloadAt) throw new BlobCorrupt(id, 'a chunk is too short');
   const payload = value.subarray(payloadAt);
   if (crc32(payload) !== value.readUInt32BE(1)) throw new BlobCorrupt(id, 'a chunk has a wrong checksum');
-  const content = value[0] === algorithmRaw ? payload : decompress(id, value[0], payload, expectedBytes);
-  if (content.length !== expectedBytes)
-    throw new BlobCorrupt(id, `a chunk has ${content.length} bytes instead of ${expectedBytes}`);
-  return content;
+  return unpack(id, { algorithm: value[0]!, payload }, expectedBytes);
 }
 
-function decompress(id: BlobId, algorithm: number | undefined, payload: Buffer, expectedBytes: number): Buffer {
+function decompress(id: BlobId, algorithm: number, payload: Buffer, expectedBytes: number): Buffer {
   if (algorithm !== algorithmLz4) throw new BlobCorrupt(id, `a chunk is compressed by the unknown algorithm ${algorithm}`);
   if (payload.length < 4 || payload.readUInt32LE(0) !== expectedBytes) throw new BlobCorrupt(id, 'a chunk has a wrong length');
   try {

@@ -3,6 +3,7 @@
  * written and removed in the owner's transaction, the bytes go later: candidate, tombstone, and a generation later removal (TRAPS 6).
  */
 import type { KvReads, KvTransaction } from '../kv/contract.js';
+import type { ExternalStorage } from './external.js';
 
 /** SHA-256 of the content, 64 lower-case hex digits. */
 export type BlobId = string;
@@ -25,7 +26,10 @@ export interface UnlinkOptions {
   isLinkedElsewhere?: boolean;
 }
 
-/** Takes a stream of bytes. Up to `inlineLimitBytes` stay in memory; what is longer is compressed and written chunk by chunk as it arrives. */
+/**
+ * Takes a stream of bytes. Up to `inlineLimitBytes` (with an external storage: its threshold) stay in memory; what is longer is compressed and written chunk
+ * by chunk as it arrives. `write` and `finish` throw KvError `unavailable` when the place where it goes can't take it.
+ */
 export interface BlobWriter {
   readonly sizeBytes: number;
   /** Returns a promise when the caller should wait (back-pressure), nothing otherwise. The chunk may be kept: do not reuse its memory. */
@@ -39,6 +43,19 @@ export interface BlobWriter {
 export interface BlobInfo {
   id: BlobId;
   sizeBytes: number;
+}
+
+/** Where a blob's bytes lie: in its head, in chunks of the key-value store, in files, or on S3. */
+export interface BlobPlacement {
+  place: 'head' | 'chunks' | 'files' | 's3';
+  sizeBytes: number;
+  /** On its way out, unless somebody links it again. */
+  isTombstoned: boolean;
+  /** Name of the chunks or of the object, 32 hex digits. */
+  storageId?: string;
+  chunkCount?: number;
+  /** Length of the object, after compression. */
+  storedBytes?: number;
 }
 
 export interface BlobStore {
@@ -56,14 +73,16 @@ export interface BlobStore {
   link(tx: KvTransaction, id: BlobId, owner: BlobOwner): Promise<void>;
   /** Removes a link and marks the blob as a candidate for purging. No read, no conflict. */
   unlink(tx: KvTransaction, id: BlobId, owner: BlobOwner, options?: UnlinkOptions): void;
-  /** Whether a message of this account links the blob. In `tx`, so that it conflicts with such a link. */
-  isLinkedByAccount(tx: KvTransaction, id: BlobId, accountId: string): Promise<boolean>;
-  /** Size, or undefined when there is no such blob. */
+  /** Size, or undefined when there is no such blob. One whose last link has gone is there until a purge has removed it, two generations later. */
   stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined>;
-  /** The bytes `[start, end)` as one Buffer; whole blob by default. Throws `BlobMissing`. */
+  /** The bytes `[start, end)` as one Buffer; whole blob by default. Throws `BlobMissing`, `BlobCorrupt`, KvError `unavailable`. */
   read(id: BlobId, range?: { start?: number; end?: number }): Promise<Buffer>;
-  /** The bytes as a stream of chunks, read as they are consumed; never more than a few chunks in memory. Throws `BlobMissing`. */
+  /** The bytes as a stream of chunks, read as they are consumed; never more than a few chunks in memory. Throws like `read`. */
   stream(id: BlobId, range?: { start?: number; end?: number }): AsyncIterable<Buffer>;
+  /** Asks the storage that large blobs are written to whether it is there. Throws KvError `unavailable`; for readiness. */
+  check(): Promise<void>;
+  /** The external storages that are set up, for the checker. */
+  storages(): readonly ExternalStorage[];
   /** One bounded pass of purging: candidates, tombstones of an earlier generation, abandoned uploads. Resumes by itself. */
   purge(options: { nowSeconds: number; maxItems?: number; signal?: AbortSignal }): Promise<PurgeResult>;
 }

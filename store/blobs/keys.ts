@@ -1,19 +1,21 @@
 /**
- * Keys of the blob subspace: heads, chunks, links, uploads, candidates and the expiry of uploaded content. The only place that knows their tuples.
+ * Keys of the blob subspace: heads, chunks, links, uploads, candidates, marks of external storages, and the expiry of uploaded content. The only place that knows their tuples.
  */
 import { type KeyRange, key, keyItems, keysUnder, subspace } from '../keyspace.js';
 import type { BlobId, BlobOwner } from './contract.js';
+import type { ExternalPlace } from './external.js';
 
 export const headKey = (id: BlobId): Buffer => key(subspace.blob, 'head', id);
 export const candidateKey = (id: BlobId): Buffer => key(subspace.blob, 'candidate', id);
 export const uploadKey = (storageId: Uint8Array): Buffer => key(subspace.blob, 'upload', storageId);
 export const chunkKey = (storageId: Uint8Array, index: number): Buffer => key(subspace.blob, 'chunk', storageId, index);
 
+/** The mark of an external storage. */
+export const storageKey = (place: ExternalPlace): Buffer => key(subspace.blob, 'storage', place);
+
 export const candidateRange = (): KeyRange => keysUnder(subspace.blob, 'candidate');
 export const uploadRange = (): KeyRange => keysUnder(subspace.blob, 'upload');
 export const linkRange = (id: BlobId): KeyRange => keysUnder(subspace.blob, 'link', id);
-export const accountLinkRange = (id: BlobId, accountId: string): KeyRange =>
-  keysUnder(subspace.blob, 'link', id, 'message', accountId);
 export const chunkRange = (storageId: Uint8Array): KeyRange => keysUnder(subspace.blob, 'chunk', storageId);
 
 /** Every owner kind has its own tuple, so that two owners never share a link. */

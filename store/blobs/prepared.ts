@@ -1,5 +1,5 @@
 /**
- * The two kinds of prepared blobs behind `PreparedBlob`: small ones that still are in memory and large ones whose chunks are written already.
+ * The two kinds of prepared blobs behind `PreparedBlob`: small ones that still are in memory and large ones whose bytes are written already.
  */
 import { hash } from 'node:crypto';
 import type { KvTransaction } from '../kv/contract.js';
@@ -65,16 +65,12 @@ export class StoredBlob implements PreparedBlob {
   ) {}
 }
 
-/** Content written under `storageId` and kept by its upload record until the first link. */
+/** Content written under `storageId`, wherever `head` says, and kept by its upload record until the first link. */
 export class LargeBlob implements PreparedBlob {
   constructor(
     readonly id: BlobId,
     readonly sizeBytes: number,
     readonly storageId: Buffer,
-    readonly chunkBytes: number,
+    readonly head: Buffer,
   ) {}
-
-  get head(): Buffer {
-    return encodeChunkedHead(this.sizeBytes, this.chunkBytes, this.storageId);
-  }
 }

@@ -1,12 +1,22 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { silentLogger, systemRandom } from '../../ops/telemetry/index.js';
-import { KvError, type KvStore } from '../kv/index.js';
 import { BlobMissing } from './contract.js';
 import { headKey } from './keys.js';
+import { UploadLost } from './sinks.js';
 import { createBlobStore } from './store.js';
-import { type Bench, gather, keyCounts, linkTo, openBench, purgeFully, textOf, unlinkFrom, upload } from './test-bench.js';
-import { UploadLost } from './writer.js';
+import {
+  type Bench,
+  gather,
+  keyCounts,
+  linkTo,
+  mortal,
+  openBench,
+  purgeFully,
+  textOf,
+  unlinkFrom,
+  upload,
+} from './test-bench.js';
 
 const small = { chunkBytes: 1_000, inlineLimitBytes: 3_000, batchBytes: 20_000 };
 
@@ -214,24 +224,6 @@ describe('a blob purged and stored anew while it is read', () => {
 });
 
 describe('a process that stops at any step', () => {
-  /** Lets `commits` commits through; the next one happens or not, and then the store is gone for this process. */
-  function mortal(kv: KvStore, commits: number, isLastApplied: boolean): KvStore {
-    let left = commits;
-    return new Proxy(kv, {
-      get(target, name) {
-        if (name !== 'transact') return Reflect.get(target, name, target);
-        return async (body: Parameters<KvStore['transact']>[0], options: Parameters<KvStore['transact']>[1]) => {
-          if (left < 0) throw new KvError('unavailable', 'dead', 'outage');
-          if (left-- > 0 || isLastApplied) {
-            const value = await target.transact(body, options);
-            if (left >= 0) return value;
-          }
-          throw new KvError('unavailable', 'dead', 'outage');
-        };
-      },
-    });
-  }
-
   it('leaves nothing that a later purge does not find, and never half a linked blob', async () => {
     const content = randomBytes(150_000);
     let stoppedRuns = 0;

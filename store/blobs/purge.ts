@@ -1,6 +1,6 @@
 /**
  * Purging (TRAPS 6). A blob goes in steps, each its own transaction: the last unlink leaves a candidate; a generation later, without links, its head gets
- * a tombstone; a generation after that, still without links, head and chunks go. Every link reads the head, so it conflicts with both steps. Any number
+ * a tombstone; a generation after that, still without links, head and bytes go. Every link reads the head, so it conflicts with both steps. Any number
  * of nodes may run this at once.
  */
 import { counter } from '../../ops/telemetry/index.js';
@@ -19,8 +19,17 @@ import {
   uploadRange,
   uploadStorageId,
 } from './keys.js';
-import { chunkCountOf, decodeHead, decodeSeconds, decodeUpload, encodeSeconds, withTombstone } from './records.js';
-import { markGarbage, maxChunksWithHead, removeGarbage } from './removal.js';
+import { ObjectRemovals } from './object-removals.js';
+import {
+  chunkCountOf,
+  decodeHead,
+  decodeSeconds,
+  decodeUpload,
+  encodeSeconds,
+  type UploadRecord,
+  withTombstone,
+} from './records.js';
+import { markGarbage, maxChunksWithHead, removeChunks } from './removal.js';
 import type { BlobSettings } from './settings.js';
 
 const purgedBlobs = counter('starling_blobs_purged_total', 'Blobs removed after their last link had gone');
@@ -93,9 +102,10 @@ export class BlobPurge {
     }
   }
 
-  /** Removes garbage chunks, and uploads that nothing linked in time. */
+  /** Removes garbage, and uploads that nothing linked in time. */
   async #judgeUploads(pass: PurgePass, budget: number, result: PurgeResult): Promise<void> {
     const all = uploadRange();
+    const objects = new ObjectRemovals(this.#settings, pass.nowSeconds);
     for (;;) {
       const limit = Math.min(pageSize, budget - result.examined);
       if (limit <= 0) {
@@ -105,36 +115,44 @@ export class BlobPurge {
       const page = await this.#page(this.#uploadsFrom ?? all.begin, all.end, limit);
       for (const { key, value } of page) {
         if (pass.signal?.aborted) {
+          await objects.settled();
           result.more = true;
           return;
         }
         result.examined++;
         this.#uploadsFrom = keyAfter(key);
-        if (await this.#giveUp(key, value, pass.nowSeconds))
-          await removeGarbage(this.#settings.kv, uploadStorageId(key), pass.signal);
+        const garbage = await this.#garbage(key, value, pass.nowSeconds);
+        if (garbage?.place === 'store') await removeChunks(this.#settings, uploadStorageId(key), pass.signal);
+        else if (garbage) await objects.add(uploadStorageId(key), garbage);
       }
+      await objects.settled();
       if (page.length < limit) break;
     }
     this.#uploadsFrom = undefined;
   }
 
-  /** Whether the upload is garbage now. */
-  async #giveUp(key: Buffer, seen: Buffer, nowSeconds: number): Promise<boolean> {
-    const isAbandoned = (value: Buffer) => nowSeconds - decodeUpload(value).sinceSeconds >= this.#settings.abandonedUploadSeconds;
+  /** The upload's record when it is garbage now. */
+  async #garbage(key: Buffer, seen: Buffer, nowSeconds: number): Promise<UploadRecord | undefined> {
+    const isAbandoned = (record: UploadRecord) => nowSeconds - record.sinceSeconds >= this.#settings.abandonedUploadSeconds;
     const record = this.#readable(() => decodeUpload(seen));
-    if (record?.state === 'garbage') return true;
-    if (!record || !isAbandoned(seen)) return false;
-    const isGarbage = await this.#settings.kv.transact(
+    if (record?.state === 'garbage') return record;
+    if (!record || !isAbandoned(record)) return undefined;
+    const garbage = await this.#settings.kv.transact(
       async (tx) => {
         const value = await tx.get(key);
-        if (!value || !isAbandoned(value)) return false;
-        markGarbage(tx, uploadStorageId(key), decodeUpload(value).chunkCount, nowSeconds);
-        return true;
+        const current = value && decodeUpload(value);
+        if (!current || !isAbandoned(current)) return undefined;
+        if (current.state === 'garbage') return current;
+        markGarbage(tx, uploadStorageId(key), current, nowSeconds, true);
+        const state = 'garbage' as const;
+        return current.place === 'store'
+          ? { ...current, state }
+          : { ...current, state, sinceSeconds: nowSeconds, isLingering: true };
       },
       { label: 'blob-abandon' },
     );
-    if (isGarbage) abandonedUploads.inc();
-    return isGarbage;
+    if (garbage) abandonedUploads.inc();
+    return garbage;
   }
 
   async #judgeCandidates(pass: PurgePass, budget: number, result: PurgeResult): Promise<void> {
@@ -200,9 +218,13 @@ export class BlobPurge {
     counts.removed++;
     counts.removedBytes += head.sizeBytes;
     if (head.layout === 'inline') return;
+    if (head.layout === 'external') {
+      markGarbage(tx, head.storageId, head, nowSeconds);
+      return;
+    }
     const chunkCount = chunkCountOf(head);
     if (chunkCount > maxChunksWithHead) {
-      markGarbage(tx, head.storageId, chunkCount, nowSeconds);
+      markGarbage(tx, head.storageId, { place: 'store', chunkCount }, nowSeconds);
       return;
     }
     const chunks = chunkRange(head.storageId);

@@ -4,6 +4,8 @@
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { KvStore } from '../kv/contract.js';
 import { maxChunkBytes } from './chunk.js';
+import type { ExternalBlobOptions } from './external.js';
+import { type ExternalStorages, openStorages } from './storages.js';
 
 export interface BlobStoreOptions {
   kv: KvStore;
@@ -24,9 +26,12 @@ export interface BlobStoreOptions {
   abandonedUploadSeconds?: number;
   /** Lifetime of links of the owner kind `upload` (s). Default 86,400. */
   uploadLifetimeSeconds?: number;
+  /** Storages outside of `kv`, and what goes there. Default: none. */
+  external?: ExternalBlobOptions;
 }
 
-export type BlobSettings = Required<BlobStoreOptions>;
+export type BlobSettings = Required<Omit<BlobStoreOptions, 'external'>> & { external: ExternalStorages };
+type Limit = Exclude<keyof BlobStoreOptions, 'kv' | 'clock' | 'random' | 'logger' | 'external'>;
 
 /** Longest content that `prepare` takes: it is written in the linking transaction, whose limit is 10 MB. */
 export const maxPreparedBytes = 4 * 1024 * 1024;
@@ -43,9 +48,10 @@ export function blobSettings(options: BlobStoreOptions): BlobSettings {
     abandonedUploadSeconds: 86_400,
     uploadLifetimeSeconds: 86_400,
     ...options,
+    external: openStorages(options, options.external),
   };
-  const check = (name: keyof BlobStoreOptions, min: number, max: number) => {
-    const value = settings[name] as number;
+  const check = (name: Limit, min: number, max: number) => {
+    const value = settings[name];
     if (!Number.isSafeInteger(value) || value < min || value > max)
       throw new RangeError(`${name} must be ${min} to ${max}, not ${value}`);
   };

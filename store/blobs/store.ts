@@ -13,7 +13,8 @@ import {
   type PurgeResult,
   type UnlinkOptions,
 } from './contract.js';
-import { accountLinkRange, candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
+import type { ExternalStorage } from './external.js';
+import { candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
 import { LargeBlob, SmallBlob, StoredBlob } from './prepared.js';
 import { BlobPurge, type PurgePass } from './purge.js';
 import { type BlobRange, readBlob, streamBlob } from './reader.js';
@@ -80,22 +81,25 @@ class KvBlobStore implements BlobStore {
     tx.set(candidateKey(id), encodeSeconds(nowSecondsOf(this.#settings.clock)));
   }
 
-  async isLinkedByAccount(tx: KvTransaction, id: BlobId, accountId: string): Promise<boolean> {
-    const { begin, end } = accountLinkRange(id, accountId);
-    return (await tx.getRange(begin, end, { limit: 1 })).length > 0;
-  }
-
   async stat(reads: KvReads, id: BlobId): Promise<BlobInfo | undefined> {
     const head = await reads.get(headKey(id));
     return head && { id, sizeBytes: decodeHead(id, head).sizeBytes };
   }
 
   read(id: BlobId, range: BlobRange = {}): Promise<Buffer> {
-    return readBlob(this.#settings.kv, id, range);
+    return readBlob(this.#settings, id, range);
   }
 
   stream(id: BlobId, range: BlobRange = {}): AsyncIterable<Buffer> {
-    return streamBlob(this.#settings.kv, id, range);
+    return streamBlob(this.#settings, id, range);
+  }
+
+  async check(): Promise<void> {
+    await this.#settings.external.writeTo?.check();
+  }
+
+  storages(): readonly ExternalStorage[] {
+    return this.#settings.external.all;
   }
 
   purge(pass: PurgePass): Promise<PurgeResult> {
@@ -103,7 +107,7 @@ class KvBlobStore implements BlobStore {
   }
 
   /**
-   * A large blob's chunks become the content, or garbage when other chunks already are. Throws `BlobMissing` when the upload was given up: its chunks
+   * A large blob's bytes become the content, or garbage when others already are. Throws `BlobMissing` when the upload was given up: its bytes
    * may be gone, and reading its record makes a purge of them conflict with this link.
    */
   async #adoptUpload(tx: KvTransaction, blob: LargeBlob, head: Buffer | undefined): Promise<void> {
@@ -115,7 +119,7 @@ class KvBlobStore implements BlobStore {
       tx.set(headKey(blob.id), blob.head);
       tx.clear(recordKey);
     } else if (record?.state === 'writing') {
-      markGarbage(tx, blob.storageId, record.chunkCount, nowSecondsOf(this.#settings.clock));
+      markGarbage(tx, blob.storageId, record, nowSecondsOf(this.#settings.clock));
     }
   }
 

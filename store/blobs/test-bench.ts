@@ -3,8 +3,9 @@
  */
 import { type Clock, silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { keysUnder, subspace } from '../keyspace.js';
-import { type KvStore, type MemoryDatabase, type MemoryStore, openMemoryStore } from '../kv/index.js';
+import { KvError, type KvStore, type MemoryDatabase, type MemoryStore, openMemoryStore } from '../kv/index.js';
 import type { BlobId, BlobStore, PreparedBlob } from './contract.js';
+import type { StoredObject } from './external.js';
 import type { BlobStoreOptions } from './settings.js';
 import { createBlobStore } from './store.js';
 
@@ -77,6 +78,13 @@ export async function gather(stream: AsyncIterable<Buffer>): Promise<Buffer> {
   return Buffer.concat(parts);
 }
 
+/** What lies in the external storages, unfinished objects included. */
+export async function objectsOf(blobs: BlobStore): Promise<StoredObject[]> {
+  const objects: StoredObject[] = [];
+  for (const storage of blobs.storages()) for await (const object of storage.list()) objects.push(object);
+  return objects;
+}
+
 /** Bytes that LZ4 shrinks, different at every place. */
 export function textOf(length: number, seed = 'a'): Buffer {
   const lines: string[] = [];
@@ -86,4 +94,22 @@ export function textOf(length: number, seed = 'a'): Buffer {
     at += text.length;
   }
   return Buffer.from(lines.join(''), 'latin1').subarray(0, length);
+}
+
+/** Lets `commits` commits through; the next one happens or not, and then the store is gone for this process. */
+export function mortal(kv: KvStore, commits: number, isLastApplied: boolean): KvStore {
+  let left = commits;
+  return new Proxy(kv, {
+    get(target, name) {
+      if (name !== 'transact') return Reflect.get(target, name, target);
+      return async (body: Parameters<KvStore['transact']>[0], options: Parameters<KvStore['transact']>[1]) => {
+        if (left < 0) throw new KvError('unavailable', 'dead', 'outage');
+        if (left-- > 0 || isLastApplied) {
+          const value = await target.transact(body, options);
+          if (left >= 0) return value;
+        }
+        throw new KvError('unavailable', 'dead', 'outage');
+      };
+    },
+  });
 }

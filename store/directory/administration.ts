@@ -32,7 +32,7 @@ export interface AdministrationParts {
   clock: Clock;
   random: Random;
   hasher: PasswordHasher;
-  minPasswordCharacters: number;
+  minPasswordCharacters(): number;
   /** Called after each change, before its caller hears of it. */
   onChanged(): void;
 }
@@ -218,8 +218,9 @@ export class Administration {
   async #credential(record: PrincipalRecord, password: string): Promise<Credential> {
     accountOnly(record);
     const prepared = preparePassword(password);
-    if (prepared === undefined || [...prepared].length < this.#parts.minPasswordCharacters) {
-      const rule = `a password has ${this.#parts.minPasswordCharacters} characters or more and no control characters`;
+    const minCharacters = this.#parts.minPasswordCharacters();
+    if (prepared === undefined || [...prepared].length < minCharacters) {
+      const rule = `a password has ${minCharacters} characters or more and no control characters`;
       throw new DirectoryError('weak-password', rule);
     }
     return this.#parts.hasher.credential(prepared);

@@ -27,8 +27,8 @@ export interface DirectoryOptions {
   clock: Clock;
   random: Random;
   logger: Logger;
-  /** Shortest password that may be set (characters). Default 8. */
-  minPasswordCharacters?: number;
+  /** Shortest password that may be set now (characters). Default 8. */
+  minPasswordCharacters?: () => number;
   /** Password checks that may wait for their turn; more are answered `unavailable`. Default 256, about three seconds. */
   maxWaitingPasswordChecks?: number;
   /**
@@ -54,7 +54,7 @@ export function createDirectory(options: DirectoryOptions): Directory {
     clock,
     random,
     hasher,
-    minPasswordCharacters: options.minPasswordCharacters ?? 8,
+    minPasswordCharacters: options.minPasswordCharacters ?? (() => 8),
     onChanged: () => lookups.forgetFreshness(),
   });
   const verification = new Verification({ kv, clock, random, hasher });

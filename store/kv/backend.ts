@@ -2,7 +2,7 @@
  * What stands between the retry loop, the buffered transactions and a backend. A backend either gives whole attempts
  * (`TransactionSource`), or snapshots and commits (`SnapshotBackend`) and lets `BufferedTransaction` do the rest.
  */
-import { type KeyValue, KvError, type KvStore, type KvTransaction } from './contract.js';
+import { type KeyValue, KvError, type KvStore, type KvTransaction, type KvView } from './contract.js';
 import type { KeyRange } from './key-text.js';
 import type { Watch } from './watches.js';
 import type { WriteBuffer } from './write-buffer.js';
@@ -21,6 +21,7 @@ export interface TransactionSource {
   readonly backend: KvStore['backend'];
   /** `mayHaveCommitted`: what the body is told of an earlier run. */
   begin(atLeastVersion: bigint | undefined, mayHaveCommitted: boolean): Attempt | Promise<Attempt>;
+  openView?(): Promise<KvView>;
   check(): Promise<void>;
   close(): Promise<void>;
 }
@@ -30,6 +31,8 @@ export type MaybePromise<T> = T | Promise<T>;
 /** A consistent view of the store at one version. Buffers that it gives are the reader's own. */
 export interface Snapshot {
   readonly version: number;
+  /** Where a snapshot is taken with its first read: resolves when `version` is known. Absent where it is from the beginning. */
+  ready?(): Promise<void>;
   get(key: Uint8Array): MaybePromise<Buffer | undefined>;
   getMany(keys: readonly Uint8Array[]): MaybePromise<(Buffer | undefined)[]>;
   /** The first `limit` (perhaps infinite) pairs of `[begin, end)`, from the end when `reverse`. */

@@ -1,9 +1,11 @@
-/** The part of the conformance suite where many transactions meet: contention, watches, and a serialisability checker. */
+/** The part of the conformance suite where many transactions meet on few keys: counters, transfers, extremes, queues. */
 import assert from 'node:assert/strict';
-import type { CaseRoom, ConformanceCase } from './conformance-room.suite.js';
-import type { KvStore, KvTransaction, KvWatch } from './contract.js';
+import { bytes, type CaseRoom, type ConformanceCase, number64, seededNumbers } from './conformance-room.suite.js';
+import { KvError, type KvTransaction } from './contract.js';
 
 const clients = 64;
+/** Plenty for every client to get its turn among the others. */
+const patient = { maxAttempts: 1000 } as const;
 
 async function increment(tx: KvTransaction, key: Buffer): Promise<void> {
   const before = (await tx.get(key))?.readUInt32LE() ?? 0;
@@ -12,40 +14,101 @@ async function increment(tx: KvTransaction, key: Buffer): Promise<void> {
   tx.set(key, after);
 }
 
-const contentionCases: readonly ConformanceCase[] = [
+/** Runs `body` in so many clients at once, which take the stores in turn. */
+async function crowd(
+  room: CaseRoom,
+  count: number,
+  body: (store: CaseRoom['store'], client: number) => Promise<void>,
+): Promise<void> {
+  await Promise.all(Array.from({ length: count }, (_, client) => body(room.stores[client % room.stores.length]!, client)));
+}
+
+async function number(room: CaseRoom, name: string): Promise<bigint | undefined> {
+  return (await room.store.read((reads) => reads.get(room.key(name))))?.readBigUInt64LE();
+}
+
+const counterCases: readonly ConformanceCase[] = [
   [
     '64 clients count one counter by reading and writing',
-    async ({ store, key }) => {
-      await Promise.all(
-        Array.from({ length: clients }, () => store.transact((tx) => increment(tx, key('n')), { maxAttempts: 1000 })),
-      );
-      assert.equal((await store.read((reads) => reads.get(key('n'))))!.readUInt32LE(), clients);
+    async (room) => {
+      await crowd(room, clients, (store) => store.transact((tx) => increment(tx, room.key('n')), patient));
+      assert.equal((await room.store.read((reads) => reads.get(room.key('n'))))!.readUInt32LE(), clients);
     },
   ],
   [
     '64 clients count one counter by atomic additions, at the first attempt',
-    async ({ store, key }) => {
-      const counting = async () => {
-        for (let at = 0; at < 5; at++) await store.transact(async (tx) => tx.add(key('n'), 1n), { maxAttempts: 1 });
-      };
-      await Promise.all(Array.from({ length: clients }, counting));
-      assert.equal((await store.read((reads) => reads.get(key('n'))))!.readBigInt64LE(), BigInt(5 * clients));
+    async (room) => {
+      await crowd(room, clients, async (store) => {
+        for (let at = 0; at < 5; at++) await store.transact(async (tx) => tx.add(room.key('n'), 1n), { maxAttempts: 1 });
+      });
+      assert.equal(await number(room, 'n'), BigInt(5 * clients));
     },
   ],
   [
+    'additions and subtractions of many sizes give the exact sum, and the extremes are the extremes',
+    async (room) => {
+      const random = seededNumbers(11);
+      const deltas = Array.from({ length: 200 }, () => BigInt(random(2_000_001) - 1_000_000) * 4_294_967_311n);
+      const values = deltas.map((delta) => BigInt.asUintN(64, delta * 7_919n));
+      let at = 0;
+      await crowd(room, 16, async (store) => {
+        for (let mine = at++; mine < deltas.length; mine = at++) {
+          await store.transact(
+            async (tx) => {
+              tx.add(room.key('sum'), deltas[mine]!);
+              tx.max(room.key('max'), values[mine]!);
+              tx.min(room.key('min'), values[mine]!);
+            },
+            { maxAttempts: 1 },
+          );
+        }
+      });
+      const sum = deltas.reduce((total, delta) => total + delta, 0n);
+      assert.equal(await number(room, 'sum'), BigInt.asUintN(64, sum));
+      const sorted = [...values].sort((a, b) => (a < b ? -1 : 1));
+      assert.deepEqual([await number(room, 'min'), await number(room, 'max')], [sorted[0], sorted.at(-1)]);
+    },
+  ],
+  [
+    'atomic additions beside sets and clears of the same key: each builds on what is there when it commits',
+    async (room) => {
+      // Every set and clear notes what it found; the additions in between are exactly what was found, plus what is left.
+      const found: bigint[] = [];
+      await crowd(room, 12, async (store, client) => {
+        for (let at = 0; at < 6; at++) {
+          if (client > 1) await store.transact(async (tx) => tx.add(room.key('n'), 1n));
+          else {
+            const taken = await store.transact(async (tx) => {
+              const value = (await tx.get(room.key('n')))?.readBigUInt64LE() ?? 0n;
+              if (client === 0) tx.clear(room.key('n'));
+              else tx.set(room.key('n'), number64(0n));
+              return value;
+            }, patient);
+            found.push(taken);
+          }
+        }
+      });
+      const left = (await number(room, 'n')) ?? 0n;
+      assert.equal(
+        found.reduce((total, value) => total + value, left),
+        60n,
+      );
+    },
+  ],
+];
+
+const crowdCases: readonly ConformanceCase[] = [
+  [
     '64 clients take distinct numbers, ascending in commit order, without a gap',
-    async ({ store, key, begin, end }) => {
-      const take = () =>
-        store.transact(
-          async (tx) => {
-            const next = (await tx.get(key('!next')))?.readUInt32LE() ?? 0;
-            await increment(tx, key('!next'));
-            tx.setVersionstampedKey(key('log/'), new Uint8Array(), Buffer.from(String(next)));
-          },
-          { maxAttempts: 1000 },
-        );
-      await Promise.all(Array.from({ length: clients }, take));
-      const rows = (await store.read((reads) => reads.getRange(begin, end))).slice(1);
+    async (room) => {
+      await crowd(room, clients, (store) =>
+        store.transact(async (tx) => {
+          const next = (await tx.get(room.key('!next')))?.readUInt32LE() ?? 0;
+          await increment(tx, room.key('!next'));
+          tx.setVersionstampedKey(room.key('log/'), new Uint8Array(), bytes(String(next)));
+        }, patient),
+      );
+      const rows = (await room.store.read((reads) => reads.getRange(room.begin, room.end))).slice(1);
       assert.deepEqual(
         rows.map((row) => Number(row.value)),
         Array.from({ length: clients }, (_, at) => at),
@@ -54,226 +117,111 @@ const contentionCases: readonly ConformanceCase[] = [
   ],
   [
     'transfers keep their sum in every snapshot',
-    async ({ store, key, begin, end }) => {
+    async (room) => {
       const accounts = 8;
-      await store.transact(async (tx) => {
-        for (let at = 0; at < accounts; at++) tx.set(key(String(at)), Buffer.from('100'));
+      await room.store.transact(async (tx) => {
+        for (let at = 0; at < accounts; at++) tx.set(room.key(String(at)), bytes('100'));
       });
-      const sum = async () => {
-        const rows = await store.read((reads) => reads.getRange(begin, end));
+      const sum = async (store: CaseRoom['store']) => {
+        const rows = await store.read((reads) => reads.getRange(room.begin, room.end));
         return rows.reduce((total, row) => total + Number(row.value), 0);
       };
-      const move = async (client: number) => {
+      await crowd(room, 16, async (store, client) => {
         for (let at = 0; at < 4; at++) {
-          const [from, to] = [key(String((client + at) % accounts)), key(String((client * 3 + at + 1) % accounts))];
+          const [from, to] = [room.key(String((client + at) % accounts)), room.key(String((client * 3 + at + 1) % accounts))];
           await store.transact(async (tx) => {
             const [a, b] = await tx.getMany([from, to]);
             if (from.equals(to)) return;
-            tx.set(from, Buffer.from(String(Number(a) - 1)));
-            tx.set(to, Buffer.from(String(Number(b) + 1)));
-          });
-          assert.equal(await sum(), 100 * accounts);
+            tx.set(from, bytes(String(Number(a) - 1)));
+            tx.set(to, bytes(String(Number(b) + 1)));
+          }, patient);
+          assert.equal(await sum(store), 100 * accounts);
         }
-      };
-      await Promise.all(Array.from({ length: 16 }, (_, client) => move(client)));
-      assert.equal(await sum(), 100 * accounts);
+      });
+      assert.equal(await sum(room.store), 100 * accounts);
     },
   ],
-];
-
-async function watchOf(store: KvStore, key: Buffer): Promise<KvWatch> {
-  return store.transact(async (tx) => tx.watch(key));
-}
-
-const watchCases: readonly ConformanceCase[] = [
   [
-    'a watch fires on set, clear, cleared range, atomic and versionstamped writes',
-    async ({ store, key }) => {
-      await store.transact(async (tx) => tx.set(key('k'), Buffer.from('0')));
-      const changes: ((tx: KvTransaction) => void)[] = [
-        (tx) => tx.set(key('k'), Buffer.from('1')),
-        (tx) => tx.clear(key('k')),
-        (tx) => tx.add(key('k'), 1n),
-        (tx) => tx.clearRange(key('a'), key('z')),
-      ];
-      for (const change of changes) {
-        const watch = await watchOf(store, key('k'));
-        await store.transact(async (tx) => change(tx));
-        await watch.fired;
+    'a queue from whose head many take: everything is taken once, by whoever takes it',
+    async (room) => {
+      const items = 40;
+      await room.store.transact(async (tx) => {
+        for (let at = 0; at < items; at++) tx.set(room.key(`q/${String(at).padStart(3, '0')}`), bytes(String(at)));
+      });
+      const taken: string[] = [];
+      await crowd(room, 8, async (store) => {
+        for (;;) {
+          const item = await store.transact(async (tx) => {
+            const [first] = await tx.getRange(room.key('q/'), room.key('q0'), { limit: 1 });
+            if (first) tx.clear(first.key);
+            return first?.value.toString();
+          }, patient);
+          if (item === undefined) return;
+          taken.push(item);
+        }
+      });
+      assert.deepEqual(
+        taken.map(Number).sort((a, b) => a - b),
+        Array.from({ length: items }, (_, at) => at),
+      );
+    },
+  ],
+  [
+    'who deletes a range and who adds to it: what was added before is gone, what was added after is there',
+    async (room) => {
+      // The clearer counts what it clears; the adders add blindly. Nothing is counted twice, nothing gets lost.
+      let cleared = 0;
+      const added = 60;
+      let running = 6;
+      const adding = crowd(room, running, async (store, client) => {
+        for (let at = 0; at < added / 6; at++) {
+          await store.transact(async (tx) => tx.set(room.key(`r/${client}/${at}`), bytes('1')));
+        }
+        running--;
+      });
+      const clearing = (async () => {
+        while (running > 0) {
+          cleared += await room.other.transact(async (tx) => {
+            const rows = await tx.getRange(room.key('r/'), room.key('r0'));
+            tx.clearRange(room.key('r/'), room.key('r0'));
+            return rows.length;
+          }, patient);
+        }
+      })();
+      await Promise.all([adding, clearing]);
+      const left = await room.store.read((reads) => reads.getRange(room.key('r/'), room.key('r0')));
+      assert.equal(cleared + left.length, added);
+    },
+  ],
+  [
+    'a key that many create at once is created by one',
+    async (room) => {
+      for (let turn = 0; turn < 5; turn++) {
+        const winners: number[] = [];
+        const codes: string[] = [];
+        await crowd(room, 16, async (store, client) => {
+          try {
+            const won = await store.transact(
+              async (tx) => {
+                if (await tx.get(room.key(`lock${turn}`))) return false;
+                tx.set(room.key(`lock${turn}`), bytes(String(client)));
+                return true;
+              },
+              { maxAttempts: 1 },
+            );
+            if (won) winners.push(client);
+          } catch (error) {
+            if (!(error instanceof KvError)) throw error;
+            codes.push(error.code);
+          }
+        });
+        assert.equal(winners.length, 1);
+        assert.ok(codes.every((code) => code === 'conflict'));
+        const owner = await room.store.read((reads) => reads.get(room.key(`lock${turn}`)));
+        assert.equal(String(owner), String(winners[0]));
       }
     },
   ],
-  [
-    'a watch stays silent while other keys change, and resolves on cancel',
-    async ({ store, key }) => {
-      const watch = await watchOf(store, key('k'));
-      let fired = false;
-      void watch.fired.then(() => {
-        fired = true;
-      });
-      await store.transact(async (tx) => {
-        tx.set(key('j'), Buffer.from('1'));
-        tx.set(key('k2'), Buffer.from('1'));
-        tx.clearRange(key('l'), key('m'));
-      });
-      await store.read((reads) => reads.get(key('k')));
-      assert.equal(fired, false);
-      watch.cancel();
-      watch.cancel();
-      await watch.fired;
-    },
-  ],
-  [
-    'a change between the read and the commit of the watcher is not lost',
-    async ({ store, key }) => {
-      const reader = await store.transact(async (tx) => {
-        await tx.snapshot.get(key('k'));
-        await store.transact(async (other) => other.set(key('k'), Buffer.from('1')));
-        return tx.watch(key('k'));
-      });
-      await reader.fired;
-      const writer = await store.transact(async (tx) => {
-        await tx.snapshot.get(key('k'));
-        await store.transact(async (other) => other.set(key('k'), Buffer.from('2')));
-        tx.set(key('elsewhere'), Buffer.from('1'));
-        return tx.watch(key('k'));
-      });
-      await writer.fired;
-    },
-  ],
-  [
-    'a watch does not outlive a body that throws',
-    async ({ store, key }) => {
-      let watch: KvWatch | undefined;
-      await assert.rejects(
-        store.transact(async (tx) => {
-          watch = tx.watch(key('k'));
-          throw new Error('no');
-        }),
-      );
-      await assert.rejects(watch!.fired);
-    },
-  ],
-  [
-    'a chain of watchers sees every last value: nobody sleeps through a change',
-    async ({ store, key }) => {
-      const last = 40;
-      const follow = async () => {
-        for (;;) {
-          const { value, watch } = await store.transact(async (tx) => ({
-            value: (await tx.get(key('n')))?.readUInt32LE() ?? 0,
-            watch: tx.watch(key('n')),
-          }));
-          if (value === last) return watch.cancel();
-          await watch.fired;
-        }
-      };
-      const count = async () => {
-        for (let at = 0; at < last; at++) await store.transact((tx) => increment(tx, key('n')));
-      };
-      await Promise.all([follow(), follow(), follow(), count()]);
-    },
-  ],
 ];
 
-/** One finished transaction of the history: what it read, where it appended, and when it ran. */
-interface Observed {
-  readonly id: number;
-  readonly reads: ReadonlyMap<string, readonly number[]>;
-  readonly begunAt: number;
-  readonly endedAt: number;
-}
-
-/**
- * Strict serialisability by the list-append method: every transaction reads lists and appends its id to some. The final lists give
- * the order of writes; each read must be a prefix; the graph of dependencies, real time included, must have no cycle.
- */
-async function listAppend(room: CaseRoom): Promise<void> {
-  const names = ['a', 'b', 'c', 'd', 'e'];
-  const observed: Observed[] = [];
-  let ticks = 0;
-  let seed = 42;
-  const random = (below: number) => {
-    seed = (seed * 1103515245 + 12345) % 2147483648;
-    return Math.floor((seed / 2147483648) * below);
-  };
-  const run = async (id: number) => {
-    const picked = names.filter(() => random(3) === 0);
-    const appended = new Set(names.filter(() => random(4) === 0));
-    const byRange = random(4) === 0;
-    const begunAt = ticks++;
-    const reads = await room.store.transact(
-      async (tx) => {
-        const lists = new Map<string, readonly number[]>();
-        if (byRange) for (const name of names) lists.set(name, []);
-        if (byRange)
-          for (const row of await tx.getRange(room.begin, room.end))
-            lists.set(row.key.subarray(3).toString(), numbers(row.value));
-        for (const name of picked) lists.set(name, numbers(await tx.get(room.key(name))));
-        for (const name of appended) {
-          const list = lists.get(name) ?? numbers(await tx.get(room.key(name)));
-          lists.set(name, list);
-          tx.set(room.key(name), Buffer.from([...list, id].join(',')));
-        }
-        return lists;
-      },
-      { maxAttempts: 1000 },
-    );
-    observed.push({ id, reads, begunAt, endedAt: ticks++ });
-  };
-  const client = async (index: number) => {
-    for (let at = 0; at < 12; at++) await run(index * 100 + at + 1);
-  };
-  await Promise.all(Array.from({ length: 12 }, (_, index) => client(index)));
-  const lists = new Map<string, readonly number[]>();
-  for (const name of names) lists.set(name, numbers(await room.store.read((reads) => reads.get(room.key(name)))));
-  assertSerialisable(observed, lists);
-}
-
-function numbers(value: Buffer | undefined): number[] {
-  return value && value.length > 0 ? value.toString().split(',').map(Number) : [];
-}
-
-/** Throws unless the history has an order that explains it. Exported so that the checker itself can be tried. */
-export function assertSerialisable(observed: readonly Observed[], finalLists: ReadonlyMap<string, readonly number[]>): void {
-  const edges = new Map<number, Set<number>>(observed.map(({ id }) => [id, new Set<number>()]));
-  const edge = (from: number | undefined, to: number | undefined) => {
-    if (from !== undefined && to !== undefined && from !== to) edges.get(from)!.add(to);
-  };
-  for (const list of finalLists.values()) {
-    assert.equal(new Set(list).size, list.length, 'an append happened twice');
-    for (let at = 1; at < list.length; at++) edge(list[at - 1], list[at]);
-  }
-  for (const { id, reads, begunAt } of observed) {
-    for (const [name, list] of reads) {
-      const full = finalLists.get(name)!;
-      assert.deepEqual(list, full.slice(0, list.length), 'a read saw what never was');
-      edge(list.at(-1), id);
-      edge(id, full[list.length]);
-    }
-    for (const other of observed) if (other.endedAt < begunAt) edge(other.id, id);
-  }
-  assertAcyclic(edges);
-}
-
-function assertAcyclic(edges: ReadonlyMap<number, ReadonlySet<number>>): void {
-  const incoming = new Map<number, number>([...edges.keys()].map((id) => [id, 0]));
-  for (const targets of edges.values()) for (const target of targets) incoming.set(target, incoming.get(target)! + 1);
-  const free = [...incoming].filter(([, count]) => count === 0).map(([id]) => id);
-  let removed = 0;
-  for (let id = free.pop(); id !== undefined; id = free.pop()) {
-    removed++;
-    for (const target of edges.get(id)!) {
-      const left = incoming.get(target)! - 1;
-      incoming.set(target, left);
-      if (left === 0) free.push(target);
-    }
-  }
-  assert.equal(removed, edges.size, 'the transactions have no serial order');
-}
-
-export const concurrencyCases: readonly ConformanceCase[] = [
-  ...contentionCases,
-  ...watchCases,
-  ['random transactions are strictly serialisable', listAppend],
-];
+export const concurrencyCases: readonly ConformanceCase[] = [...counterCases, ...crowdCases];

@@ -128,9 +128,20 @@ export interface KvStore {
   transactVersioned<T>(body: (tx: KvTransaction) => Promise<T>, options?: TransactOptions): Promise<Committed<T>>;
   /** A read-only snapshot; nothing to commit. `too-old` is retried. */
   read<T>(body: (reads: KvReads) => Promise<T>, options?: TransactOptions): Promise<T>;
+  /**
+   * A consistent view for backups, which may be read for hours. Absent where the engine can't give one (FoundationDB). It costs the engine something as
+   * long as it is open (old row versions, a growing log): close it.
+   */
+  openView?(): Promise<KvView>;
   /** Asks the store for something small, durable path included (a write). Throws `unavailable` with its reason; for readiness. */
   check(): Promise<void>;
   /** Waits for running commits, makes them durable, and lets go of the files. Afterwards every call throws `unavailable` (`closed`). */
+  close(): Promise<void>;
+}
+
+/** One version of the whole store. A broken connection ends it: reads then throw `unavailable`, and the view can't be had again. */
+export interface KvView extends KvReads {
+  readonly version: bigint;
   close(): Promise<void>;
 }
 

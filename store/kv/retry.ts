@@ -4,7 +4,15 @@
  */
 import { type Clock, counter, histogram, type Random } from '../../ops/telemetry/index.js';
 import { type Attempt, PendingConflict, type TransactionSource } from './backend.js';
-import { type Committed, KvError, type KvReads, type KvStore, type KvTransaction, type TransactOptions } from './contract.js';
+import {
+  type Committed,
+  KvError,
+  type KvReads,
+  type KvStore,
+  type KvTransaction,
+  type KvView,
+  type TransactOptions,
+} from './contract.js';
 import { type PassOn, Turnstile } from './turnstile.js';
 
 /** `result`: `committed`, `read` (wrote nothing on purpose: `read()`), `body-error`, or the code of the error that was thrown. */
@@ -34,6 +42,8 @@ interface Turn {
 }
 
 export class RetryingStore implements KvStore {
+  /** There exactly where the backend has it. */
+  readonly openView?: () => Promise<KvView>;
   readonly #source: TransactionSource;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -47,6 +57,7 @@ export class RetryingStore implements KvStore {
     this.#random = random;
     this.#turnstile = new Turnstile(clock);
     this.#commitSeconds = commitSeconds.labels(source.backend);
+    if (source.openView) this.openView = () => source.openView!();
   }
 
   get backend(): KvStore['backend'] {

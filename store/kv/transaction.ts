@@ -122,9 +122,12 @@ export class BufferedTransaction implements KvTransaction, Attempt {
 
   addReadConflictRange(begin: Uint8Array, end: Uint8Array): void {
     this.#assertOpen();
+    const range = { begin: keyText(begin), end: keyText(end) };
+    // An empty range holds no key, so nothing that is written can meet it.
+    if (range.begin >= range.end) return;
     this.#grow(begin.length + end.length);
     this.#pinView();
-    this.#readRanges.push({ begin: keyText(begin), end: keyText(end) });
+    this.#readRanges.push(range);
   }
 
   addReadConflictKey(key: Uint8Array): void {
@@ -136,8 +139,10 @@ export class BufferedTransaction implements KvTransaction, Attempt {
 
   addWriteConflictRange(begin: Uint8Array, end: Uint8Array): void {
     this.#assertOpen();
+    const range = { begin: keyText(begin), end: keyText(end) };
+    if (range.begin >= range.end) return;
     this.#grow(begin.length + end.length);
-    this.#writeConflictRanges.push({ begin: keyText(begin), end: keyText(end) });
+    this.#writeConflictRanges.push(range);
   }
 
   addWriteConflictKey(key: Uint8Array): void {
@@ -148,7 +153,9 @@ export class BufferedTransaction implements KvTransaction, Attempt {
 
   async readVersion(): Promise<bigint> {
     this.#assertOpen();
-    return BigInt((await this.#acquire()).version);
+    const view = await this.#acquire();
+    await view.ready?.();
+    return BigInt(view.version);
   }
 
   watch(key: Uint8Array): KvWatch {
@@ -165,6 +172,7 @@ export class BufferedTransaction implements KvTransaction, Attempt {
       this.#writes.isEmpty && this.#writeConflictPoints.length === 0 && this.#writeConflictRanges.length === 0;
     if (writesNothing) return this.#commitReadOnly();
     const view = this.#view instanceof Promise ? await this.#view : this.#view;
+    if (view?.ready) await view.ready();
     this.#assertFresh();
     this.#over = true;
     const committing = this.#backend.commit({
@@ -196,6 +204,7 @@ export class BufferedTransaction implements KvTransaction, Attempt {
 
   async #commitReadOnly(): Promise<bigint> {
     const view = await this.#acquire();
+    if (view.ready) await view.ready();
     this.#over = true;
     if (this.#watches.length > 0) this.#backend.watch(this.#watches, view.version);
     view.release();

@@ -11,6 +11,7 @@ import {
   type Change,
   type ChangeNotice,
   type EmailId,
+  type ExpectedMessage,
   type InsertedMessage,
   type MailboxEntry,
   type MailboxId,
@@ -86,12 +87,20 @@ export class AccountChanges implements AccountWriter {
     this.nowMs = Math.floor(options.clock.nowMs());
   }
 
-  static async open(options: ChangesOptions): Promise<AccountChanges> {
+  /** `expected`: messages that will probably be inserted; what that needs to know is read in the same round trip. */
+  static async open(options: ChangesOptions, expected: readonly ExpectedMessage[] = []): Promise<AccountChanges> {
     const { tx, keys } = options;
-    const state = await tx.get(keys.state);
-    if (state) return new AccountChanges(options, decodeState(state));
-    // An account made again goes on with the modseqs and UIDVALIDITYs of the one that was removed.
-    return new AccountChanges(options, undefined, decodeLogFloor(await tx.get(keys.logFloor)));
+    const mailboxIds = [...new Set(expected.flatMap((message) => message.mailboxIds))];
+    const hashes = expected.flatMap(({ messageIds }) => referenceHashes(messageIds));
+    const ahead = [...mailboxIds.map((id) => keys.counts(id)), ...hashes.map((hash) => keys.reference(hash))];
+    const [state, values] = await Promise.all([tx.get(keys.state), ahead.length > 0 ? tx.snapshot.getMany(ahead) : []]);
+    const changes = state
+      ? new AccountChanges(options, decodeState(state))
+      : // An account made again goes on with the modseqs and UIDVALIDITYs of the one that was removed.
+        new AccountChanges(options, undefined, decodeLogFloor(await tx.get(keys.logFloor)));
+    changes.noteCounts(mailboxIds, values);
+    changes.noteThreads(hashes, values.slice(mailboxIds.length));
+    return changes;
   }
 
   // --- counts ---
@@ -101,11 +110,22 @@ export class AccountChanges implements AccountWriter {
     const missing = [...new Set(ids)].filter((id) => !this.loaded.has(id));
     if (missing.length + alsoRead.length === 0) return [];
     const values = await this.reads.getMany([...missing.map((id) => this.keys.counts(id)), ...alsoRead]);
-    missing.forEach((id, place) => {
+    this.noteCounts(missing, values);
+    return values.slice(missing.length);
+  }
+
+  private noteCounts(ids: readonly MailboxId[], values: readonly (Buffer | undefined)[]): void {
+    ids.forEach((id, place) => {
       const value = values[place];
       if (!this.loaded.has(id)) this.loaded.set(id, value && decodeCounts(value));
     });
-    return values.slice(missing.length);
+  }
+
+  private noteThreads(hashes: readonly Buffer[], values: readonly (Buffer | undefined)[]): void {
+    hashes.forEach((hash, place) => {
+      const text = hash.toString('latin1');
+      if (!this.threadsByHash.has(text)) this.threadsByHash.set(text, values[place]?.toString('latin1'));
+    });
   }
 
   /** Counts of a mailbox that was loaded; undefined when there is no such mailbox (any more). */
@@ -274,8 +294,7 @@ export class AccountChanges implements AccountWriter {
       if (message.summary.length > mailLimits.maxSummaryBytes) {
         throw new RangeError(`a summary has at most ${mailLimits.maxSummaryBytes} bytes`);
       }
-      const ids = [...new Set(message.messageIds)].slice(0, mailLimits.maxThreadReferences);
-      return { message, keywords: canonicalKeywords(message.keywords ?? []), hashes: ids.map(referenceHash) };
+      return { message, keywords: canonicalKeywords(message.keywords ?? []), hashes: referenceHashes(message.messageIds) };
     });
     const hashes = plans.flatMap((plan) => plan.hashes).filter((hash) => !this.threadsByHash.has(hash.toString('latin1')));
     const mailboxIds = messages.flatMap((message) => [...message.mailboxIds]);
@@ -283,10 +302,7 @@ export class AccountChanges implements AccountWriter {
       mailboxIds,
       hashes.map((hash) => this.keys.reference(hash)),
     );
-    hashes.forEach((hash, place) => {
-      const text = hash.toString('latin1');
-      if (!this.threadsByHash.has(text)) this.threadsByHash.set(text, known[place]?.toString('latin1'));
-    });
+    this.noteThreads(hashes, known);
     for (const id of mailboxIds) {
       // Each insert takes at most one UID of a mailbox.
       if (this.needMailbox(id).uidNext + messages.length - 1 > maxUid) {
@@ -296,10 +312,19 @@ export class AccountChanges implements AccountWriter {
     const bytes = messages.reduce((sum, message) => sum + message.blob.sizeBytes, 0);
     this.checkQuota(bytes, options.quotaLimitBytes);
     const inserted = plans.map((plan) => this.insertPlanned(plan));
-    for (const [place, { emailId }] of inserted.entries()) {
-      await this.options.blobs.linkPrepared(this.tx, messages[place]!.blob, this.ownerOf(emailId));
-    }
+    await this.linkAll(inserted.map(({ emailId }, place) => ({ emailId, blob: messages[place]!.blob })));
     return inserted;
+  }
+
+  /** Side by side, so that what is read of the blobs shares a round trip; links to one content one after another, because the first may store it. */
+  private async linkAll(links: readonly { emailId: EmailId; blob: NewMessage['blob'] }[]): Promise<void> {
+    const latest = new Map<string, Promise<void>>();
+    for (const { emailId, blob } of links) {
+      const link = () => this.options.blobs.linkPrepared(this.tx, blob, this.ownerOf(emailId));
+      const earlier = latest.get(blob.id);
+      latest.set(blob.id, earlier ? earlier.then(link) : link());
+    }
+    await Promise.all(latest.values());
   }
 
   private insertPlanned(plan: { message: NewMessage; keywords: readonly string[]; hashes: Buffer[] }): InsertedMessage {
@@ -347,6 +372,11 @@ export class AccountChanges implements AccountWriter {
     this.tx.set(this.keys.state, encodeState(this.state));
     return { accountId: this.accountId, modseq: this.modseq };
   }
+}
+
+/** Of the message ids that decide about the thread. */
+function referenceHashes(messageIds: readonly string[]): Buffer[] {
+  return [...new Set(messageIds)].slice(0, mailLimits.maxThreadReferences).map(referenceHash);
 }
 
 /** About what one insert writes beside its blob; for those who combine several. */

@@ -6,7 +6,7 @@ import { type Clock, counter, type Logger, type Random } from '../../ops/telemet
 import type { BlobStore } from '../blobs/contract.js';
 import { KvError, type KvStore, type KvTransaction } from '../kv/contract.js';
 import { AccountChanges } from './account-changes.js';
-import { type AccountId, type ChangeNotice, MailError, mailLimits } from './contract.js';
+import { type AccountId, type ChangeNotice, type ExpectedMessage, MailError, mailLimits } from './contract.js';
 import type { AccountGate } from './gate.js';
 import { newChangeToken } from './ids.js';
 import type { AccountKeys } from './keys.js';
@@ -34,9 +34,15 @@ export interface ChangeSettings {
 }
 
 /** Opens the changes of one account in a transaction. */
-export function openChanges(context: MailContext, tx: KvTransaction, accountId: AccountId, token: Buffer) {
+export function openChanges(
+  context: MailContext,
+  tx: KvTransaction,
+  accountId: AccountId,
+  token: Buffer,
+  expected?: readonly ExpectedMessage[],
+) {
   const { blobs, clock, random } = context;
-  return AccountChanges.open({ tx, keys: context.keysOf(accountId), blobs, clock, random, token });
+  return AccountChanges.open({ tx, keys: context.keysOf(accountId), blobs, clock, random, token }, expected);
 }
 
 /**

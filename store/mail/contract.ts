@@ -190,9 +190,13 @@ export interface CopyResult {
   pairs: { sourceUid: number; targetUid: number }[];
 }
 
+/** As much of a new message as decides what its insert reads. */
+export type ExpectedMessage = Pick<NewMessage, 'mailboxIds' | 'messageIds'>;
+
 export interface MailStore {
   // --- writing as part of another transaction (delivery) ---
-  openWriter(tx: KvTransaction, accountId: AccountId): Promise<AccountWriter>;
+  /** `expected`: what will probably be inserted; what that needs to know is read in the same round trip. */
+  openWriter(tx: KvTransaction, accountId: AccountId, expected?: readonly ExpectedMessage[]): Promise<AccountWriter>;
   /** To be called after the commit of a transaction whose writer gave a notice. */
   announce(notice: ChangeNotice | undefined): void;
 

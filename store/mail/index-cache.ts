@@ -27,13 +27,15 @@ export class IndexCache {
   /** Throws `no-mailbox`. */
   async open(accountId: AccountId, mailboxId: MailboxId): Promise<MailboxIndex> {
     const name = `${accountId}/${mailboxId}`;
-    const slot = this.slots.get(name) ?? this.addSlot(name, accountId, mailboxId);
+    const known = this.slots.get(name);
+    const slot = known ?? this.addSlot(name, accountId, mailboxId);
     this.released.delete(name);
     slot.holders++;
     this.showSizes();
     try {
       await slot.ready;
-      await slot.shared.refresh();
+      // What was read for this call is up to date; what others had read, or had begun to read, may be older.
+      if (known) await slot.shared.refresh();
       if (!slot.shared.exists) throw new MailError('no-mailbox', 'there is no such mailbox');
     } catch (error) {
       this.release(name, slot, true);

@@ -84,7 +84,7 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
 
   return {
     gate,
-    openWriter: (tx, accountId) => openChanges(context, tx, accountId, newChangeToken(random)),
+    openWriter: (tx, accountId, expected) => openChanges(context, tx, accountId, newChangeToken(random), expected),
     announce,
 
     ensureAccount: (accountId) => ensureAccount(context, accountId),

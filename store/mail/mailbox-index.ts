@@ -114,30 +114,35 @@ export class SharedIndex {
   /** Reads the whole mailbox; the view is changed only at the end. */
   private async rebuild(): Promise<void> {
     for (;;) {
-      const view = await this.readWhole();
-      const outcome = view ? await this.catchUp(view) : 'gone';
+      const read = await this.readWhole();
+      const outcome = !read ? 'gone' : read.isOneView ? 'current' : await this.catchUp(read.view);
       if (outcome === 'truncated') continue;
       if (outcome === 'gone') this.leave();
-      else this.view = view!;
+      else this.view = read!.view;
       return;
     }
   }
 
-  private async readWhole(): Promise<View | undefined> {
+  /** `isOneView`: all of it was read at once, so that the log has nothing to add. */
+  private async readWhole(): Promise<{ view: View; isOneView: boolean } | undefined> {
     const { kv } = this.context;
     const heads = [this.keys.state, this.keys.counts(this.mailboxId)];
-    const [state, counts] = await kv.read((reads) => reads.getMany(heads));
+    const first = this.keys.entryRange(this.mailboxId, 0);
+    let [[state, counts], rows] = await kv.read((reads) =>
+      Promise.all([reads.getMany(heads), reads.getRange(first.begin, first.end, { limit: entriesPerPage })]),
+    );
     if (!state || !counts) return undefined;
     const view = emptyView(decodeState(state).modseq);
-    for (let fromUid = 0; ; ) {
-      const { begin, end } = this.keys.entryRange(this.mailboxId, fromUid);
-      const rows = await kv.read((reads) => reads.getRange(begin, end, { limit: entriesPerPage }));
+    for (let isOneView = true; ; isOneView = false) {
+      let fromUid = 0;
       for (const row of rows) {
         const uid = this.keys.uidOf(this.mailboxId, row.key);
         view.columns.put(decodeEntry(uid, row.value));
         fromUid = uid + 1;
       }
-      if (rows.length < entriesPerPage) return view;
+      if (rows.length < entriesPerPage) return { view, isOneView };
+      const { begin, end } = this.keys.entryRange(this.mailboxId, fromUid);
+      rows = await kv.read((reads) => reads.getRange(begin, end, { limit: entriesPerPage }));
     }
   }
 

@@ -142,14 +142,15 @@ export interface SaveOutcome {
 export interface Queue {
   /** A new id, to be chosen before the transaction that enqueues under it. */
   newId(): QueueId;
-  /** Writes fence and node row. Call once before claiming. */
-  registerNode(node: NodeIdentity): Promise<void>;
-  /** Node ids that have a row or fence. */
-  knownNodes(): Promise<string[]>;
-  /** Breaks a node's fence: from then on it saves nothing. */
-  breakFence(nodeId: string): Promise<void>;
-  /** Frees up to `limit` claims of a fenced node (each becomes due now, epoch raised); 0 when none is left, and its row is removed then. */
+  /**
+   * Frees up to `limit` claims of a node whose fence is broken (each becomes due now or as it was, epoch raised); 0 when none is left. Throws while the fence stands:
+   * raising and breaking fences is the cluster's business (`cluster/membership`).
+   */
   releaseClaimsOf(nodeId: string, nowSeconds: number, limit?: number): Promise<number>;
+  /** Ids of the nodes that hold claims. */
+  claimHolders(): Promise<string[]>;
+  /** Claims that a node holds, counted up to `limit`. */
+  countClaimsOf(nodeId: string, limit: number): Promise<number>;
 
   /**
    * Writes message, destinations and blob link in `tx`. With `claimFor`, up to `queueLimits`-bounded destinations are born claimed by this node and
@@ -173,7 +174,7 @@ export interface Queue {
   currentAll(tx: KvTransaction, claimed: readonly ClaimedDestination[]): Promise<(Destination | undefined)[]>;
   /**
    * Claims that the store holds under this node, at most `limit`. After an outage some may be there that the node was never told of (a commit that
-   * was unknown to the end); the runner adopts them. Those that `isKnown` says yes to are passed over unread and don't count.
+   * was unknown to the end); the runner releases them. Those that `isKnown` says yes to are passed over unread and don't count.
    */
   claimsOf(
     node: NodeIdentity,
@@ -201,8 +202,8 @@ export interface Queue {
   /** To be called after the commit of a transaction that enqueued without claim. */
   announceDue(): void;
   /**
-   * Forgets the receipts of enqueues without a claim that are older than an hour. A receipt is what tells an enqueue that is run again after
-   * an unknown commit that its message was there, even when it has been delivered meanwhile.
+   * Forgets receipts that are older than an hour: of enqueues without a claim, of claims by birth that were taken away or given back, of cancelled messages.
+   * A receipt is what tells an enqueue that is run again after an unknown commit that its message was there, even when it has been delivered meanwhile.
    */
   forgetReceipts(nowSeconds: number): Promise<void>;
 }

@@ -16,6 +16,7 @@ import {
   type Queue,
   type QueueId,
 } from './index.js';
+import { breakFence, raiseFence } from './test-fences.js';
 
 const nowSeconds = 1_800_000_000;
 
@@ -35,7 +36,7 @@ async function openWorker(kv: KvStore): Promise<Worker> {
   const blobs = createBlobStore(parts);
   const queue = createQueue({ ...parts, blobs });
   const node = { nodeId: String(++workerCount).padStart(32, '0'), incarnation: 1 };
-  await queue.registerNode(node);
+  await raiseFence(kv, node);
   return { kv, queue, blobs, node, held: [] };
 }
 
@@ -155,7 +156,7 @@ async function play(groups: Step[][], open: () => KvStore, quiet: () => void): P
     for (const one of group) {
       if (one.kind !== 'die') continue;
       const [dead, survivor] = [workers[one.worker]!, workers[1 - one.worker]!];
-      await survivor.queue.breakFence(dead.node.nodeId);
+      await breakFence(survivor.kv, dead.node.nodeId);
       while ((await survivor.queue.releaseClaimsOf(dead.node.nodeId, nowSeconds)) > 0);
       // What the dead one still believes to hold it may try to save: nothing comes of it.
       for (let i = 0; i < 3; i++) await model.save(dead, i, 2, false);

@@ -67,6 +67,8 @@ export function createQueueOperators(kv: KvStore, blobs: BlobStore, announceDue:
             if (destination.claim) tx.clear(records.claimKey(destination.claim.nodeId, destination));
           }
           tx.clear(records.messageKey(id));
+          // Nor must an enqueue whose commit is unknown bring it back.
+          tx.set(records.receiptKey(id), empty);
           blobs.unlink(tx, records.decodeMessage(id, value).blobId, { kind: 'queue', queueId: id });
           return true;
         },

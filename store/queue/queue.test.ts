@@ -6,6 +6,7 @@ import { type KvTransaction, MemoryDatabase, type MemoryStore, openMemoryStore }
 import { type ClaimedDestination, ClaimLost, createQueue, type NewQueueMessage, type NodeIdentity, type Queue } from './index.js';
 import { destinationKey, dueKey } from './records.js';
 import { allShards, ownerOf, shardOf, shardsOf } from './shards.js';
+import { breakFence, raiseFence } from './test-fences.js';
 
 const nowSeconds = 1_800_000_000;
 const nodeA: NodeIdentity = { nodeId: 'a'.repeat(32), incarnation: 1 };
@@ -26,7 +27,7 @@ function openNode() {
 beforeEach(async () => {
   database = new MemoryDatabase({ clock: systemClock });
   ({ kv, blobs, queue } = openNode());
-  await queue.registerNode(nodeA);
+  await raiseFence(kv, nodeA);
 });
 
 function newMessage(recipientsByDomain: Record<string, string[]>, change: Partial<NewQueueMessage> = {}): NewQueueMessage {
@@ -204,7 +205,7 @@ describe('enqueue', () => {
     await save(claimed[0]!, allDone(claimed[0]!));
 
     const other = openNode();
-    await other.queue.registerNode(nodeB);
+    await raiseFence(kv, nodeB);
     const dueMessage = newMessage({ 'a.example': ['x@a.example'] });
     runs = 0;
     kv.faults.commitUnknownApplied = 1;
@@ -222,10 +223,38 @@ describe('enqueue', () => {
     expect(await leftovers()).toEqual([]);
   });
 
+  it.each<[string, (other: ReturnType<typeof openNode>, id: string) => Promise<unknown>]>([
+    ['freed after its node was fenced', async (other) => other.queue.releaseClaimsOf(nodeA.nodeId, nowSeconds)],
+    ['given back', async () => queue.release(await queue.claimsOf(nodeA, 10), nowSeconds)],
+    ['cancelled', (_other, id) => queue.cancel(id)],
+  ])('does not bring back what was born claimed, %s, and done before the enqueue ran again', async (how, take) => {
+    const other = openNode();
+    await raiseFence(kv, nodeB);
+    const message = newMessage({ 'a.example': ['x@a.example'] });
+    let runs = 0;
+    kv.faults.nextCommit = 'applied';
+    const claimed = await kv.transact(async (tx) => {
+      if (++runs === 2) {
+        if (how.includes('fenced')) await breakFence(other.kv, nodeA.nodeId);
+        await take(other, message.id);
+        for (const one of await other.queue.claim(nodeB, await dueNow(other.queue))) await save(one, allDone(one), other);
+        expect(await other.queue.show(message.id)).toBeUndefined();
+      }
+      // As the receiving side does it.
+      return queue.enqueue(tx, message, { nowSeconds, claimFor: nodeA }).catch((error: unknown) => {
+        expect(error).toBeInstanceOf(ClaimLost);
+        return queue.enqueue(tx, message, { nowSeconds });
+      });
+    });
+    expect([runs, claimed]).toEqual([2, []]);
+    expect(await queue.list()).toEqual([]);
+    await queue.forgetReceipts(Date.now() / 1000 + 7200);
+    expect(await leftovers()).toEqual([]);
+  });
+
   it('refuses claims for a node whose fence is broken', async () => {
-    await queue.breakFence(nodeA.nodeId);
+    await breakFence(kv, nodeA.nodeId);
     await expect(enqueue(newMessage({ 'a.example': ['x@a.example'] }), nodeA)).rejects.toBeInstanceOf(ClaimLost);
-    await expect(queue.registerNode(nodeA)).rejects.toBeInstanceOf(ClaimLost);
     expect(await leftovers()).toEqual([]);
   });
 });
@@ -233,7 +262,7 @@ describe('enqueue', () => {
 describe('claims', () => {
   it('gives each destination to exactly one of two racing nodes', async () => {
     const other = openNode();
-    await other.queue.registerNode(nodeB);
+    await raiseFence(kv, nodeB);
     for (let i = 0; i < 60; i++) await enqueue(newMessage({ 'a.example': [`${i}@a.example`] }));
     kv.faults.conflict = 0.2;
     const [entriesA, entriesB] = await Promise.all([dueNow(), dueNow(other.queue)]);
@@ -353,21 +382,43 @@ describe('saving', () => {
 describe('takeover', () => {
   it('lets a fenced node save nothing, and frees its claims with higher epochs', async () => {
     const other = openNode();
-    await other.queue.registerNode(nodeB);
+    await raiseFence(kv, nodeB);
     const claimed = await enqueue(newMessage({ 'a.example': ['x@a.example'], 'b.example': ['x@b.example'] }), nodeA);
     await expect(other.queue.releaseClaimsOf(nodeA.nodeId, nowSeconds)).rejects.toThrow('still stands');
-    await other.queue.breakFence(nodeA.nodeId);
+    await breakFence(kv, nodeA.nodeId);
     await expect(save(claimed[0]!, allDone(claimed[0]!))).rejects.toBeInstanceOf(ClaimLost);
     expect(await other.queue.releaseClaimsOf(nodeA.nodeId, nowSeconds, 1)).toBe(1);
     expect(await other.queue.releaseClaimsOf(nodeA.nodeId, nowSeconds)).toBe(1);
-    expect(await other.queue.knownNodes()).toContain(nodeA.nodeId);
     expect(await other.queue.releaseClaimsOf(nodeA.nodeId, nowSeconds)).toBe(0);
-    expect(await other.queue.knownNodes()).toEqual([nodeB.nodeId]);
     const taken = await other.queue.claim(nodeB, await dueNow(other.queue));
     expect(taken.map(({ claim }) => claim.epoch)).toEqual([3, 3]);
     await expect(queue.claim(nodeA, [])).resolves.toEqual([]);
     for (const one of taken) await save(one, allDone(one), other);
+    await queue.forgetReceipts(Date.now() / 1000 + 7200);
     expect(await leftovers()).toEqual([]);
+  });
+
+  it('makes claims due for everybody, also on a node whose clock is a day ahead', async () => {
+    await enqueue(newMessage({ 'a.example': ['x@a.example'] }), nodeA);
+    await breakFence(kv, nodeA.nodeId);
+    expect(await queue.releaseClaimsOf(nodeA.nodeId, nowSeconds + 86_400)).toBe(1);
+    expect((await dueNow()).map(({ domain }) => domain)).toEqual(['a.example']);
+  });
+
+  it('frees what it can read, whatever comes before, and leaves the rest claimed for a node that can', async () => {
+    const messages = Array.from({ length: 60 }, () => newMessage({ 'a.example': ['x@a.example'] }));
+    for (const message of messages) await enqueue(message, nodeA);
+    const ids = messages.map(({ id }) => id).sort();
+    // A whole transaction's worth of them.
+    for (const queueId of ids.slice(0, 55)) {
+      const damaged = destinationKey({ queueId, domain: 'a.example', part: 0 });
+      await kv.transact(async (tx) => tx.set(damaged, Buffer.from([0xc1, 0xff])));
+    }
+    await breakFence(kv, nodeA.nodeId);
+    expect(await queue.releaseClaimsOf(nodeA.nodeId, nowSeconds)).toBe(5);
+    expect(await queue.releaseClaimsOf(nodeA.nodeId, nowSeconds)).toBe(0);
+    expect((await dueNow()).map(({ queueId }) => queueId).sort()).toEqual(ids.slice(55));
+    expect(await queue.countClaimsOf(nodeA.nodeId, 100)).toBe(55);
   });
 });
 

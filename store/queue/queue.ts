@@ -20,7 +20,7 @@ import {
   type SaveOutcome,
 } from './contract.js';
 import { createQueueIds, firstIdAt } from './ids.js';
-import { createQueueNodes } from './nodes.js';
+import { createQueueNodes, leaveReceipt } from './nodes.js';
 import { createQueueOperators } from './operators.js';
 import { keptReply, splitIntoParts } from './parts.js';
 import * as records from './records.js';
@@ -73,7 +73,7 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
 
   return {
     newId: createQueueIds(clock, random),
-    ...createQueueNodes(kv, announceDue),
+    ...createQueueNodes(kv, announceDue, logger),
     ...createQueueOperators(kv, blobs, announceDue),
 
     async enqueue(tx, input, { nowSeconds, claimFor }) {
@@ -83,8 +83,8 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
       if (tx.mayHaveCommitted) {
         const [existing, receipt] = await tx.getMany([records.messageKey(input.id), records.receiptKey(input.id)]);
         if (existing) return bornClaims(tx, records.decodeMessage(input.id, existing), blob.id, claimFor);
-        // An earlier run of this body was committed, and the message has been delivered meanwhile.
-        if (!claimFor && receipt) return [];
+        // An earlier run of this body was committed, and the message has been delivered meanwhile: this node may even have been fenced for it.
+        if (receipt) return [];
       }
 
       const parts = splitIntoParts(input.id, destinations, nowSeconds);
@@ -132,7 +132,9 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
         await kv.transact(
           async (tx) => {
             for (const destination of await currentAll(tx, chunk)) {
-              if (destination) writeDue(tx, destination, dueAtSeconds);
+              if (!destination) continue;
+              leaveReceipt(tx, destination.queueId, destination.claim);
+              writeDue(tx, destination, dueAtSeconds);
             }
           },
           { label: 'release' },

@@ -1,13 +1,13 @@
 /** Keys and values of the queue: tuples from `keyspace.ts`, msgpack arrays that begin with a format version. */
 import { Packr } from 'msgpackr';
-import { type KeyRange, key, keyItems, keysUnder, subspace } from '../keyspace.js';
+import { type KeyRange, key, keyItems, keysUnder, nodeKeys, subspace } from '../keyspace.js';
 import { KvError } from '../kv/contract.js';
-import type { Destination, DueEntry, NodeIdentity, QueueMessage, QueueRecipient, RecipientStatus } from './contract.js';
+import type { Destination, DueEntry, QueueMessage, QueueRecipient, RecipientStatus } from './contract.js';
 import { shardOf } from './shards.js';
 
 const recordFormat = 1;
 const packr = new Packr({ useRecords: false });
-const { queue, node } = subspace;
+const { queue } = subspace;
 
 /** Identifies a destination record. */
 export interface DestinationRef {
@@ -23,8 +23,7 @@ export const dueKey = (ref: DestinationRef, dueAtSeconds: number): Buffer =>
 export const claimKey = (nodeId: string, ref: DestinationRef): Buffer =>
   key(queue, 'claim', nodeId, ref.queueId, ref.domain, ref.part);
 export const receiptKey = (queueId: string): Buffer => key(queue, 'receipt', queueId);
-export const fenceKey = (nodeId: string): Buffer => key(node, 'fence', nodeId);
-export const rowKey = (nodeId: string): Buffer => key(node, 'row', nodeId);
+export const fenceKey = nodeKeys.fence;
 
 export const messageRange = (): KeyRange => keysUnder(queue, 'message');
 export const destinationRange = (queueId: string): KeyRange => keysUnder(queue, 'destination', queueId);
@@ -32,8 +31,6 @@ export const shardRange = (shard: number): KeyRange => keysUnder(queue, 'due', s
 export const claimRange = (nodeId: string): KeyRange => keysUnder(queue, 'claim', nodeId);
 export const allClaimsRange = (): KeyRange => keysUnder(queue, 'claim');
 export const receiptRange = (): KeyRange => keysUnder(queue, 'receipt');
-export const rowRange = (): KeyRange => keysUnder(node, 'row');
-export const fenceRange = (): KeyRange => keysUnder(node, 'fence');
 
 /** The entry that a due key stands for. */
 export function dueEntry(packed: Buffer): DueEntry {
@@ -153,11 +150,6 @@ function decodeRecipient(f: unknown[]): QueueRecipient {
 export function destinationAt(packedKey: Buffer, value: Buffer): Destination {
   const [, , queueId, domain, part] = keyItems(packedKey) as [number, string, string, string, number];
   return decodeDestination({ queueId, domain, part }, value);
-}
-
-/** A node row as the queue writes it where membership has not written more. */
-export function encodeNodeRow(identity: NodeIdentity): Buffer {
-  return packr.pack([recordFormat, { incarnation: identity.incarnation }]);
 }
 
 function fieldsOf(value: Buffer, what: string, id: string): unknown[] {

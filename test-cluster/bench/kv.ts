@@ -1,22 +1,31 @@
 /**
- * The key-value store by itself: transactions per second, commit latency, and what the event loop feels meanwhile, on the memory and
- * the embedded backend. Two loads: one get and one set; and a delivery-like transaction (4 gets, 14 sets, about 2.5 kB).
+ * The key-value store by itself: transactions per second, commit latency, and what the event loop feels meanwhile, on each backend.
+ * Two loads: one get and one set; and a delivery-like transaction (4 gets, 14 sets, about 2.5 kB). Beside PostgreSQL runs pgbench, in turns.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { createLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { type KvStore, type KvTransaction, openEmbeddedStore, openMemoryStore } from '../../store/kv/index.js';
+import { PostgresServer } from '../harness/postgres-server.js';
+import { median } from './figures.js';
+import type { BenchOptions } from './options.js';
+import { findPgbench, type PlainLoad, preparePlainTable, runPgbench } from './pgbench.js';
 
 const clientCounts = [1, 16, 64];
 const accounts = 1000;
 /** Before each measurement, so that compilation and growing buffers are not measured. */
 const warmUpMs = 150;
 
-export interface KvBenchOptions {
+/** Of the comparison with pgbench: the middle one counts. */
+const rounds = 3;
+const pgbenchSeconds = 2;
+
+export interface KvBenchOptions extends BenchOptions {
   /** Where the embedded store is made (and removed). Default: below the system's temporary directory. */
   directory?: string;
-  /** Length of each of the 12 measurements. */
+  /** Length of each measurement. */
   measureMs?: number;
 }
 
@@ -101,18 +110,85 @@ async function measureStore(store: KvStore, measureMs: number): Promise<Record<s
   return results;
 }
 
-/** Measures both backends; about 15 seconds. Keys of the result: backend, then `load.clients`. */
+const plainLoads: Record<string, PlainLoad> = {
+  getSet: { overwritten: [small.length], added: [], accounts, keysPerAccount: 10 },
+  delivery: {
+    overwritten: values.slice(0, 4).map(({ length }) => length),
+    added: values.slice(4).map(({ length }) => length),
+    accounts,
+    keysPerAccount: 1,
+  },
+};
+
+const surroundings = () => ({ logger: createLogger({ level: 'warn' }), clock: systemClock, random: systemRandom });
+
+/** Our transactions and pgbench's in turns on one server, whose durability is as it comes. */
+async function measurePostgres(directory: string): Promise<Record<string, unknown>> {
+  const { openPostgresStore } = await import('../../store/kv/postgres/index.js');
+  const pgbench = findPgbench();
+  const server = await PostgresServer.start({ folder: directory, settings: { max_connections: '200' } });
+  try {
+    const store = await openPostgresStore({ connectionString: server.url(), ...surroundings() });
+    const [shown] = await server.query(
+      "select current_setting('server_version') as version, current_setting('fsync') as fsync, current_setting('synchronous_commit') as commit",
+    );
+    await preparePlainTable(server, Object.values(plainLoads));
+    const results: Record<string, unknown> = { server: shown, pgbench: pgbench ?? 'not found' };
+    for (const [name, load] of Object.entries(loads)) {
+      for (const clients of clientCounts) {
+        const ours: Awaited<ReturnType<typeof measure>>[] = [];
+        const theirs: number[] = [];
+        for (let round = 0; round < rounds; round++) {
+          ours.push(await measure(store, load, clients, pgbenchSeconds * 1000));
+          if (pgbench) theirs.push(await runPgbench(pgbench, server, plainLoads[name]!, clients, pgbenchSeconds));
+        }
+        const middle = median(ours.map(({ transactionsPerSecond }) => transactionsPerSecond));
+        results[`${name}.${clients}`] = {
+          ...ours.find(({ transactionsPerSecond }) => transactionsPerSecond === middle),
+          ...(pgbench ? { pgbenchPerSecond: Math.round(median(theirs)), ratio: round(middle / median(theirs)) } : {}),
+        };
+      }
+    }
+    await store.close();
+    return results;
+  } finally {
+    await server.remove();
+  }
+}
+
+/** The FoundationDB of the cluster file in FDB_CLUSTER_FILE, under keys that nothing else uses, and that stay there. */
+async function measureFoundationDb(measureMs: number): Promise<Record<string, unknown>> {
+  const clusterFile = process.env['FDB_CLUSTER_FILE'];
+  if (!clusterFile) return { skipped: 'needs a FoundationDB: FDB_CLUSTER_FILE' };
+  const { openFoundationDbStore } = await import('../../store/kv/foundationdb/index.js');
+  const store = await openFoundationDbStore({ clusterFile, ...surroundings() });
+  try {
+    return await measureStore(store, measureMs);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Measures the embedded and the memory backend (about 15 seconds), or the one that is named. Keys of the result: backend, then `load.clients`. */
 export async function run(options: KvBenchOptions = {}): Promise<Record<string, unknown>> {
   const measureMs = options.measureMs ?? 900;
+  const wanted = options.store === undefined ? ['embedded', 'memory'] : [options.store];
+  const results: Record<string, unknown> = {};
   const directory = await mkdtemp(join(options.directory ?? tmpdir(), 'starling-bench-kv-'));
   try {
-    const embedded = await openEmbeddedStore({ directory });
-    const embeddedResults = await measureStore(embedded, measureMs);
-    await embedded.close();
-    const memory = openMemoryStore();
-    const memoryResults = await measureStore(memory, measureMs);
-    await memory.close();
-    return { embedded: embeddedResults, memory: memoryResults };
+    for (const backend of wanted) {
+      if (backend === 'postgres') {
+        // The server's user must be able to enter.
+        await chmod(directory, 0o755);
+        results[backend] = await measurePostgres(directory);
+      } else if (backend === 'foundationdb') results[backend] = await measureFoundationDb(measureMs);
+      else {
+        const store = backend === 'embedded' ? await openEmbeddedStore({ directory }) : openMemoryStore();
+        results[backend] = await measureStore(store, measureMs);
+        await store.close();
+      }
+    }
+    return results;
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -1,12 +1,16 @@
-/** `npm run bench -- NAME [--json]`: runs one benchmark and prints one JSON line, the machine and the versions inside. */
+/**
+ * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N]`: runs one benchmark and prints one JSON line, the machine and
+ * the versions inside. `--store` is for `kv` and `deliver-local`, `--nodes` for `deliver-local`.
+ */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { repositoryRoot } from '../harness/node-process.js';
+import { type BenchOptions, benchStores } from './options.js';
 
-type Benchmark = { run(): Promise<Record<string, unknown>> };
+type Benchmark = { run(options: BenchOptions): Promise<Record<string, unknown>> };
 
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
   kv: () => import('./kv.js'),
@@ -39,15 +43,25 @@ function machine(): Record<string, unknown> {
   };
 }
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } });
-const names = positionals.length === 0 || positionals[0] === 'all' ? Object.keys(benchmarks) : positionals;
-const unknown = names.find((name) => !(name in benchmarks));
-if (unknown !== undefined) {
-  process.stderr.write(`no benchmark ${unknown}; there are: ${Object.keys(benchmarks).join(', ')}\n`);
+/** Exit code 2, as for any command that was not understood. */
+function refuse(sentence: string): never {
+  process.stderr.write(`${sentence}\n`);
   process.exit(2);
 }
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: 'boolean' }, store: { type: 'string' }, nodes: { type: 'string' } },
+});
+const names = positionals.length === 0 || positionals[0] === 'all' ? Object.keys(benchmarks) : positionals;
+const unknown = names.find((name) => !(name in benchmarks));
+if (unknown !== undefined) refuse(`no benchmark ${unknown}; there are: ${Object.keys(benchmarks).join(', ')}`);
+const store = benchStores.find((name) => name === values.store);
+if (values.store !== undefined && !store) refuse(`--store takes ${benchStores.join(', ')}, not '${values.store}'`);
+const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
+if (nodes !== undefined && !(Number.isInteger(nodes) && nodes >= 1 && nodes <= 9)) refuse('--nodes takes a number from 1 to 9');
 for (const name of names) {
   const benchmark = await benchmarks[name]!();
-  const result = { bench: name, ...(await benchmark.run()), machine: machine() };
+  const result = { bench: name, ...(await benchmark.run({ store, nodes })), machine: machine() };
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${JSON.stringify(result, null, 2)}\n`);
 }

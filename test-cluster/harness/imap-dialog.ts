@@ -55,6 +55,11 @@ export class ImapDialog {
     });
   }
 
+  /** What was heard and not yet answered to anybody, e.g. before the connection was closed. */
+  get lastWords(): string {
+    return Buffer.concat(this.chunks).toString('latin1');
+  }
+
   write(text: string | Buffer): void {
     this.socket.write(text);
   }

@@ -29,9 +29,15 @@ export interface NodeOptions {
   data?: string;
   /** '' lets the node make its own. */
   password?: string;
-  /** TOML that replaces sections of the quickstart's settings. */
+  /** TOML for this node's local file; replaces sections of the quickstart's. */
   settings?: string;
+  /** TOML of cluster-wide settings for the first start of an installation. */
+  clusterSettings?: string;
   env?: NodeJS.ProcessEnv;
+  /** Default: one under which all ports are free. */
+  portOffset?: number;
+  /** After the other arguments of `starling quickstart`. */
+  quickstartArguments?: readonly string[];
 }
 
 export class NodeProcess {
@@ -39,7 +45,9 @@ export class NodeProcess {
   readonly data: string;
   private readonly ownsFolder: boolean;
   private readonly settingsFile: string | undefined;
+  private readonly clusterSettingsFile: string | undefined;
   private readonly env: NodeJS.ProcessEnv;
+  private readonly quickstartArguments: readonly string[];
   private running: ReturnType<typeof startProcess> | undefined;
 
   private constructor(
@@ -50,15 +58,20 @@ export class NodeProcess {
     this.ownsFolder = options.data === undefined;
     this.data = options.data ?? mkdtempSync(join(tmpdir(), 'starling-node-'));
     this.env = options.env ?? {};
+    this.quickstartArguments = options.quickstartArguments ?? [];
     if (options.settings !== undefined) {
       this.settingsFile = join(this.data, 'settings.toml');
       writeFileSync(this.settingsFile, options.settings);
+    }
+    if (options.clusterSettings !== undefined) {
+      this.clusterSettingsFile = join(this.data, 'cluster-settings.toml');
+      writeFileSync(this.clusterSettingsFile, options.clusterSettings);
     }
   }
 
   /** Starts a node and waits until it is ready. */
   static async start(options: NodeOptions = {}): Promise<NodeProcess> {
-    const node = new NodeProcess(options, await freePortOffset(Object.values(basePorts)));
+    const node = new NodeProcess(options, options.portOffset ?? (await freePortOffset(Object.values(basePorts))));
     try {
       await node.start();
     } catch (error) {
@@ -87,6 +100,8 @@ export class NodeProcess {
     const args = [starlingCommand, 'quickstart', '--data', this.data, '--port-offset', String(this.portOffset)];
     if (this.password !== '') args.push('--password', this.password);
     if (this.settingsFile) args.push('--config', this.settingsFile);
+    if (this.clusterSettingsFile) args.push('--settings', this.clusterSettingsFile);
+    args.push(...this.quickstartArguments);
     const running = startProcess(process.execPath, args, { cwd: repositoryRoot, env: this.env });
     this.running = running;
     let ended: number | null | undefined;
@@ -158,7 +173,7 @@ export class NodeProcess {
 
   /** Runs a `starling` operation on this node, or on its store when it does not run. */
   cli(...args: string[]): Promise<CommandResult> {
-    return runCommand(process.execPath, this.cliArguments(...args));
+    return runCommand(process.execPath, this.cliArguments(...args), { env: this.env });
   }
 
   /** What node takes to run a `starling` operation on this node. */

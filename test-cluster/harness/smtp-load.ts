@@ -94,15 +94,22 @@ export interface Ledger {
  * 250 is never sent again: the next one has a new token, so that a double is always the server's doing.
  */
 export async function sendUntilAcknowledged(options: {
-  port: number;
+  /** With several, connections are spread over them, and one that breaks is made anew to the next. */
+  port: number | readonly number[];
   /** Each message goes to the next of these: one recipient, or several at once. */
   recipients: readonly (string | readonly string[])[];
   count: number;
   connections: number;
+  /** Before a connection is made anew. Default 20. */
+  retryPauseMs?: number;
+  /** Begins every token, so that several loads go into the same mailboxes. Default: nothing. */
+  tokenPrefix?: string;
   /** Told after each acknowledgement. */
   onAcknowledged?: (total: number) => void;
 }): Promise<Ledger> {
   const ledger: Ledger = { acknowledged: new Set(), uncertain: new Set() };
+  const ports = [options.port].flat();
+  const { retryPauseMs = 20, tokenPrefix = '' } = options;
   let started = 0;
   let acknowledged = 0;
   const worker = async (workerIndex: number) => {
@@ -110,8 +117,8 @@ export async function sendUntilAcknowledged(options: {
     let failures = 0;
     while (acknowledged < options.count && started < options.count * 3) {
       try {
-        dialog ??= await SmtpDialog.connect(options.port);
-        const token = `t${workerIndex}x${started++}`;
+        dialog ??= await SmtpDialog.connect(ports[(workerIndex + failures) % ports.length]!);
+        const token = `${tokenPrefix}t${workerIndex}x${started++}`;
         const to = [options.recipients[started % options.recipients.length]!].flat();
         const copies = to.map((recipient) => copyOf(token, recipient));
         for (const copy of copies) ledger.uncertain.add(copy);
@@ -127,7 +134,7 @@ export async function sendUntilAcknowledged(options: {
         dialog?.close();
         dialog = undefined;
         if (++failures > 3_000) throw new SendFailed('the server does not come back');
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await new Promise((resolve) => setTimeout(resolve, retryPauseMs));
       }
     }
     dialog?.close();

@@ -56,7 +56,10 @@ describe.skipIf(!able)('the first mail', () => {
   beforeAll(async () => {
     postfix = await Postfix.start({ domain: 'outside.test', delivery: 'maildir' });
     dns = await TestDns.start(['outside.test. IN MX 10 mx.outside.test.', 'mx.outside.test. IN A 127.0.0.1']);
-    node = await NodeProcess.start({ settings: `[outbound]\nport = ${postfix.port}\ndnsServers = ["${dns.address}"]\n` });
+    node = await NodeProcess.start({
+      settings: `[dns]\nservers = ["${dns.address}"]\n`,
+      clusterSettings: `[outbound]\nport = ${postfix.port}\n`,
+    });
   });
   afterAll(async () => {
     await node?.remove();

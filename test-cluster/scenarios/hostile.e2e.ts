@@ -11,7 +11,7 @@ import { SmtpDialog, tokenMessage } from '../harness/smtp-load.js';
 let node: NodeProcess;
 beforeAll(async () => {
   node = await NodeProcess.start({
-    settings: '[smtp]\ncommandTimeoutSeconds = 2\ndataTimeoutSeconds = 2\nmaxRecipients = 10000\n',
+    clusterSettings: '[smtp]\ncommandTimeoutSeconds = 2\ndataTimeoutSeconds = 2\nmaxRecipients = 10000\n',
   });
 });
 afterAll(async () => {

@@ -99,17 +99,25 @@ describe('a start that fails', () => {
   });
 
   it('because settings are wrong: names each, quotes no secret', async () => {
-    const dns = settings('dns', '[outbound]\ndnsServers = ["nonsense"]\n');
+    const dns = settings('dns', '[dns]\nservers = ["nonsense"]\n');
     expect(await quickstart('settings', '--config', dns)).toMatchObject({
       code: 1,
-      said: expect.stringMatching(/outbound\.dnsServers/),
+      said: expect.stringMatching(/dns\.servers/),
     });
+    const first = settings('first', '[smtp]\nmaxRecipients = 0\n[outbound.relay]\nhost = "x"\npassword = "very-secret"\n');
     const broken = settings('broken', '[outbound.relay]\nhost = "x"\npassword = "very-secret" x\n');
-    const { code, said } = await quickstart('settings', '--config', broken);
-    expect(code).toBe(1);
-    expect(said).toMatch(oneSentence);
-    expect(said).toMatch(/broken\.toml is not valid TOML \(line 3/);
-    expect(said).not.toContain('very-secret');
+    for (const [option, file, sentence] of [
+      ['--config', first, /smtp, outbound: these are settings of the whole cluster.*starling settings apply FILE/],
+      ['--settings', first, /first\.toml is not valid: .*smtp\.maxRecipients: .*outbound\.relay: user and password go together/],
+      ['--config', broken, /broken\.toml is not valid TOML \(line 3/],
+      ['--settings', broken, /broken\.toml is not valid TOML \(line 3/],
+    ] as const) {
+      const { code, said } = await quickstart('settings', option, file);
+      expect(code).toBe(1);
+      expect(said).toMatch(oneSentence);
+      expect(said).toMatch(sentence);
+      expect(said).not.toContain('very-secret');
+    }
     expect(existsSync(join(folder, 'settings'))).toBe(false);
   });
 
@@ -171,6 +179,22 @@ describe('a node that has started', () => {
       expect(await servedCertificate(node.port('https'))).toBe(await servedCertificate(node.port('imaps')));
       expect(node.output.stdout).toMatch(/^\nStarling is ready\.\n/);
       expect(node.output.stdout).not.toMatch(/SNI|finding/);
+      expect(await node.stop()).toBe(0);
+    } finally {
+      await node.remove();
+    }
+  });
+
+  it('does what its roles say, and nothing else', async () => {
+    const node = await NodeProcess.start({ settings: 'roles = ["smtp", "http"]\n' });
+    try {
+      await expect(servedCertificate(node.port('imaps'))).rejects.toThrow(/no certificate served/);
+      const smtp = await SmtpDialog.connect(node.port('smtp'));
+      await smtp.send('a@client.test', ['alice@example.test', 'bob@example.test'], tokenMessage('queued'));
+      smtp.close();
+      // Two mailboxes are the queue's business, and this machine does not work it.
+      const { stdout } = await node.cli('queue', 'list', '--json');
+      expect(JSON.parse(stdout)).toMatchObject([{ states: ['due'], pending: 2 }]);
       expect(await node.stop()).toBe(0);
     } finally {
       await node.remove();

@@ -16,6 +16,7 @@ import { key, keyItems, keysFrom, subspace } from '../../../store/keyspace.js';
 import type { KvStore } from '../../../store/kv/index.js';
 import { createMailStore } from '../../../store/mail/index.js';
 import { createQueue } from '../../../store/queue/index.js';
+import { createNodeMembership } from '../../membership.js';
 import { createQueueRunner, type QueueRunnerDependencies } from '../../services/index.js';
 import { createDirectDelivery } from '../deliver-direct.js';
 import { createDelivery, createReceiver, defaultMailflowSettings, type MailflowSettings } from '../index.js';
@@ -72,7 +73,7 @@ export interface TestNodeOptions {
   /** Small messages for one mailbox go there without a stay in the queue. */
   isDirect?: boolean;
   clock?: ShiftedClock;
-  /** Without it the runner is made but not started. */
+  /** When false, the node has not joined and its runner is not started. */
   isRunning?: boolean;
   members?: () => readonly string[];
 }
@@ -87,8 +88,14 @@ export async function startTestNode(options: TestNodeOptions) {
   const directory = createDirectory(parts);
   const resolver = new TableResolver();
   const settings = { ...defaultMailflowSettings('mx.example.test', 'postmaster@example.test'), ...options.settings };
-  const delivery = createDelivery({ ...parts, blobs, queue, mail, directory, resolver, settings });
+  const delivery = createDelivery({ ...parts, blobs, queue, mail, directory, resolver, settings: () => settings });
   const node = { nodeId: randomBytes(16).toString('hex'), incarnation: 1 };
+  const membership = createNodeMembership({
+    config: { hostname: 'mx.example.test', listeners: [], roles: [] },
+    stores: { ...parts, queue },
+    logger: silentLogger,
+    node,
+  });
   const runner = createQueueRunner({ ...parts, queue, node, ...delivery, limits: options.limits, members: options.members });
   const receiver = createReceiver({
     ...parts,
@@ -96,13 +103,16 @@ export async function startTestNode(options: TestNodeOptions) {
     queue,
     directory,
     mail,
-    settings,
+    settings: () => settings,
     desk: runner,
     direct: options.isDirect ? createDirectDelivery({ ...parts, blobs, mail, directory }) : undefined,
     authBackend: authOf(directory),
   });
   const servers: TestServer[] = [];
-  if (options.isRunning !== false) await runner.start();
+  if (options.isRunning !== false) {
+    await membership.join();
+    runner.start();
+  }
 
   return {
     ...parts,
@@ -112,9 +122,10 @@ export async function startTestNode(options: TestNodeOptions) {
     mail,
     directory,
     resolver,
-    settings,
+    settings: () => settings,
     delivery,
     node,
+    membership,
     runner,
     receiver,
     /** Opens an SMTP port of this node. */
@@ -156,6 +167,7 @@ export async function startTestNode(options: TestNodeOptions) {
     async close(): Promise<void> {
       await Promise.all(servers.map((server) => server.close()));
       await runner.stop();
+      await membership.stop();
       delivery.close();
       await mail.close();
     },
@@ -214,6 +226,13 @@ export async function post(port: number, { from = 'sender@remote.test', to, text
   });
   await client.quit();
   return result.recipients;
+}
+
+/** Ids of the nodes that have a row or a fence. */
+export async function nodesIn(kv: KvStore): Promise<string[]> {
+  const { begin, end } = keysFrom(key(subspace.node));
+  const keys = (await kv.read((reads) => reads.getRange(begin, end))).map((pair) => keyItems(pair.key));
+  return [...new Set(keys.filter(([, kind]) => kind !== 'lease').map(([, , nodeId]) => nodeId as string))];
 }
 
 /** Keys that must not be left once everything is delivered: the queue's (receipts aside), and blob links of the queue. */

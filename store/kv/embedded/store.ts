@@ -6,13 +6,14 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from '../../../ops/telemetry/index.js';
 import type { Attempt, CommitRequest, MaybePromise, Snapshot, SnapshotBackend, TransactionSource } from '../backend.js';
-import { KvError, type KvStore } from '../contract.js';
+import { KvError, type KvStore, type KvView } from '../contract.js';
 import { RetryingStore } from '../retry.js';
 import { BufferedTransaction } from '../transaction.js';
 import type { Watch } from '../watches.js';
 import { Committer, closedError } from './committer.js';
 import { lockDirectory } from './lock.js';
 import { SnapshotPool } from './snapshots.js';
+import { EmbeddedView } from './view.js';
 
 export interface EmbeddedStoreOptions {
   /** Made when it does not exist (mode 0700). */
@@ -46,6 +47,7 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
 
 class EmbeddedSource implements TransactionSource, SnapshotBackend {
   readonly backend = 'embedded';
+  readonly #views = new Set<EmbeddedView>();
   #closing: Promise<void> | undefined;
 
   constructor(
@@ -78,6 +80,14 @@ class EmbeddedSource implements TransactionSource, SnapshotBackend {
     this.committer.watch(watches, readVersion);
   }
 
+  async openView(): Promise<KvView> {
+    if (this.#closing) throw closedError();
+    const view = await EmbeddedView.open(this.committer.settings.file, (ended) => this.#views.delete(ended));
+    this.#views.add(view);
+    if (this.#closing) await view.close();
+    return view;
+  }
+
   check(): Promise<void> {
     return this.committer.check();
   }
@@ -90,9 +100,18 @@ class EmbeddedSource implements TransactionSource, SnapshotBackend {
   async #close(): Promise<void> {
     await this.committer.drain();
     this.snapshots.close();
+    await Promise.all([...this.#views].map((view) => view.close()));
     await this.committer.stop();
     this.unlock();
   }
+}
+
+/**
+ * A view of a directory's store beside the process that has it open, or where none has. Reads only; takes no lock. Throws `unavailable` where there is no
+ * store.
+ */
+export function openEmbeddedView(directory: string): Promise<KvView> {
+  return EmbeddedView.open(join(directory, 'kv.sqlite'));
 }
 
 function unreachable(version: number): KvError {

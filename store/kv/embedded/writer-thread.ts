@@ -1,9 +1,8 @@
-/** Starts the writer thread, from the compiled file or, in a source tree, through tsx, and speaks with it. */
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
+/** Starts the writer thread and speaks with it. */
+import type { Worker } from 'node:worker_threads';
 import { KvError } from '../contract.js';
 import type { FromWriter, ToWriter, WriterSettings } from './messages.js';
+import { spawnThread } from './thread.js';
 
 export interface WriterEvents {
   onMessage(message: FromWriter): void;
@@ -21,7 +20,7 @@ export class WriterThread {
 
   /** Resolves when the database is open, with the version it stands at. Throws `unavailable`. */
   static async start(settings: WriterSettings, events: WriterEvents): Promise<{ thread: WriterThread; version: number }> {
-    const worker = spawn(settings);
+    const worker = spawnThread('worker', 'kv-writer', settings);
     const thread = new WriterThread(worker);
     const version = await new Promise<number>((resolve, reject) => {
       let ready = false;
@@ -74,15 +73,4 @@ export class WriterThread {
   #send(message: ToWriter, transfer: ArrayBuffer[]): void {
     this.#worker.postMessage(message, transfer);
   }
-}
-
-function spawn(settings: WriterSettings): Worker {
-  const compiled = new URL('./worker.js', import.meta.url);
-  const options = { workerData: settings, execArgv: [], name: 'kv-writer' };
-  if (existsSync(fileURLToPath(compiled))) return new Worker(compiled, options);
-  // A source tree (tests, tsx): a thread does not inherit the loader, so it registers one before it imports the TypeScript file.
-  const loader = JSON.stringify(import.meta.resolve('tsx/esm/api'));
-  const source = JSON.stringify(new URL('./worker.ts', import.meta.url).href);
-  const bootstrap = `import(${loader}).then((tsx) => { tsx.register(); return import(${source}); })`;
-  return new Worker(bootstrap, { ...options, eval: true });
 }

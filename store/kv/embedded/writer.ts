@@ -41,6 +41,8 @@ export class Writer implements BatchTarget {
   #open: Connection | undefined;
   #version: number;
   #bytesSinceCheckpoint = 0;
+  /** A log of this many pages is worth waiting for. */
+  #restartFromPages = restartLogPages;
 
   constructor(settings: WriterSettings) {
     this.#settings = settings;
@@ -94,12 +96,14 @@ export class Writer implements BatchTarget {
     if (this.#bytesSinceCheckpoint < checkpointEveryBytes) return;
     this.#bytesSinceCheckpoint = 0;
     const { db } = this.#connection();
-    const logPages = checkpoint(db, 'PASSIVE');
-    if (logPages < restartLogPages) return;
+    const logPages = checkpoint(db, 'PASSIVE').log;
+    if (logPages < this.#restartFromPages) return;
     // Readers of older snapshots hold the log; they are short, so a moment's patience lets it start from its beginning.
     db.exec(`PRAGMA busy_timeout = ${restartWaitMs}`);
-    checkpoint(db, 'RESTART');
+    const { busy } = checkpoint(db, 'RESTART');
     db.exec('PRAGMA busy_timeout = 1000');
+    // A view is open, perhaps for hours: commits must not wait for it again and again.
+    this.#restartFromPages = busy ? logPages + restartLogPages : restartLogPages;
   }
 
   /** Empties the log into the database file and closes it. */
@@ -166,7 +170,7 @@ export class Writer implements BatchTarget {
   }
 }
 
-/** Gives the pages in the log before it. */
-function checkpoint(db: Database, mode: 'PASSIVE' | 'RESTART' | 'TRUNCATE'): number {
-  return (db.prepare(`PRAGMA wal_checkpoint(${mode})`).get() as { log: number }).log;
+/** Gives the pages in the log before it, and whether somebody was in the way. */
+function checkpoint(db: Database, mode: 'PASSIVE' | 'RESTART' | 'TRUNCATE'): { log: number; busy: number } {
+  return db.prepare(`PRAGMA wal_checkpoint(${mode})`).get() as { log: number; busy: number };
 }

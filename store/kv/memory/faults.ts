@@ -16,6 +16,8 @@ export interface MemoryFaultOptions {
 }
 
 export class MemoryFaults {
+  /** What becomes of the next commit, which then is `commit-unknown`; once. */
+  nextCommit: 'applied' | 'lost' | undefined;
   conflict: number;
   commitUnknownApplied: number;
   commitUnknownLost: number;
@@ -28,6 +30,13 @@ export class MemoryFaults {
     this.commitUnknownLost = options.commitUnknownLost ?? 0;
     this.delayMs = options.delayMs;
     this.outage = options.outage ?? false;
+  }
+
+  /** Whether `nextCommit` was set to `outcome`; it is used up then. */
+  takeNextCommit(outcome: 'applied' | 'lost'): boolean {
+    if (this.nextCommit !== outcome) return false;
+    this.nextCommit = undefined;
+    return true;
   }
 
   /** Back to a store without faults. */

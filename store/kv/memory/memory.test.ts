@@ -1,21 +1,30 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Clock, type Random, systemClock } from '../../../ops/telemetry/index.js';
 import { describeConformance, ShiftedClock } from '../conformance.suite.js';
-import { KvError, kvLimits } from '../contract.js';
+import { KvError, type KvStore, kvLimits } from '../contract.js';
 import { MemoryDatabase, type MemoryStore, openMemoryStore } from '../index.js';
 
-describeConformance(
-  { describe, it, beforeAll, afterAll },
-  { name: 'memory', takesClock: true, open: async (clock?: Clock) => openMemoryStore({ clock }) },
-);
-describeConformance(
-  { describe, it, beforeAll, afterAll },
-  {
-    name: 'memory with delays',
-    takesClock: true,
-    open: async (clock?: Clock) => openMemoryStore({ clock, faults: { delayMs: () => (Math.random() < 0.3 ? 0.5 : 0) } }),
-  },
-);
+const delayMs = () => (Math.random() < 0.3 ? 0.5 : 0);
+for (const [name, faults] of [
+  ['memory', {}],
+  ['memory with delays', { delayMs }],
+] as const) {
+  const another = async (store: KvStore) => openMemoryStore({ database: (store as MemoryStore).database, faults });
+  describeConformance(
+    { describe, it, beforeAll, afterAll },
+    {
+      name,
+      takesClock: true,
+      open: async (clock?: Clock) => openMemoryStore({ clock, faults }),
+      openAnother: another,
+      faults: {
+        makeNextCommitUnknown: (store, outcome) => {
+          (store as MemoryStore).faults.nextCommit = outcome;
+        },
+      },
+    },
+  );
+}
 
 /** Random from a seed, so that a failing run can be repeated. */
 function seeded(seed: number): Random {

@@ -1,12 +1,13 @@
 /** The memory backend: one store ("node") on a `MemoryDatabase`, with its own faults. For tests and the simulator. */
 import { type Clock, type Random, systemClock, systemRandom } from '../../../ops/telemetry/index.js';
 import type { Attempt, CommitRequest, MaybePromise, Snapshot, SnapshotBackend, TransactionSource } from '../backend.js';
-import { KvError, type KvStore } from '../contract.js';
+import { KvError, type KvStore, type KvView } from '../contract.js';
 import { RetryingStore } from '../retry.js';
 import { BufferedTransaction } from '../transaction.js';
 import type { Watch } from '../watches.js';
 import { MemoryDatabase } from './database.js';
 import { type MemoryFaultOptions, MemoryFaults, type MemoryOperation } from './faults.js';
+import { MemoryView } from './view.js';
 
 export interface MemoryStoreOptions {
   /** Shared with other stores; a new one when absent. */
@@ -69,6 +70,16 @@ class MemorySource implements TransactionSource, SnapshotBackend {
     this.#keep(watches);
   }
 
+  async openView(): Promise<KvView> {
+    this.#assertUsable();
+    await this.#delay('begin');
+    this.#assertUsable();
+    return new MemoryView(this.database, async () => {
+      await this.#delay('read');
+      this.#assertUsable();
+    });
+  }
+
   async check(): Promise<void> {
     this.#assertUsable();
     await this.#delay('commit');
@@ -90,10 +101,12 @@ class MemorySource implements TransactionSource, SnapshotBackend {
       if (this.faults.outage) throw new KvError('commit-unknown', 'the store went away during the commit');
       if (request.readVersion !== undefined && this.#happens(this.faults.conflict))
         throw new KvError('conflict', 'injected conflict');
-      if (this.#happens(this.faults.commitUnknownLost)) throw new KvError('commit-unknown', 'injected; was not applied');
+      if (this.faults.takeNextCommit('lost') || this.#happens(this.faults.commitUnknownLost))
+        throw new KvError('commit-unknown', 'injected; was not applied');
       const version = this.database.commit(request);
       this.#keep(request.watches);
-      if (this.#happens(this.faults.commitUnknownApplied)) throw new KvError('commit-unknown', 'injected; was applied');
+      if (this.faults.takeNextCommit('applied') || this.#happens(this.faults.commitUnknownApplied))
+        throw new KvError('commit-unknown', 'injected; was applied');
       return version;
     } finally {
       letGo();

@@ -1,0 +1,84 @@
+/**
+ * What becomes of a node that has been found dead: its fence is broken, then its claims are freed, then its row goes. One node at a time, in bounded
+ * transactions, beside the heartbeats. Every step may fail or be done by several nodes at once; whoever looks next goes on where the last one stopped.
+ */
+import type { Logger } from '../../ops/telemetry/index.js';
+import type { KvStore } from '../../store/kv/contract.js';
+import { type ClaimTable, NodeFenced } from './contract.js';
+import { claimsFreed, takeovers } from './metrics.js';
+import { breakFence, type Evidence, forget } from './records.js';
+
+export interface BurialDependencies {
+  kv: KvStore;
+  claims: ClaimTable;
+  logger: Logger;
+  nodeId: string;
+  signal: AbortSignal;
+  /** The fence of this node is broken: it is a member no more. */
+  onFenceBroken(nodeId: string): void;
+  /** This node itself has been declared dead. */
+  onFenced(error: NodeFenced): void;
+}
+
+export class Burials {
+  readonly #d: BurialDependencies;
+  readonly #underWay = new Set<string>();
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(dependencies: BurialDependencies) {
+    this.#d = dependencies;
+  }
+
+  /** Resolves when nothing is under way. */
+  idle(): Promise<unknown> {
+    return this.#last;
+  }
+
+  /** Begins, unless it is under way already. Trouble is logged; the next look finds the node again. */
+  begin(evidence: Evidence): void {
+    const { nodeId } = evidence;
+    if (this.#underWay.has(nodeId)) return;
+    this.#underWay.add(nodeId);
+    this.#last = this.#last.then(async () => {
+      try {
+        await this.bury(evidence);
+      } catch (error) {
+        if (error instanceof NodeFenced) this.#d.onFenced(error);
+        else if (!this.#d.signal.aborted) this.#d.logger.warn({ err: error, nodeId }, 'a dead node is not freed yet');
+      } finally {
+        this.#underWay.delete(nodeId);
+      }
+    });
+  }
+
+  /** To the end, or to the first trouble. `isEarlierLife`: no verdict on another node, but what an earlier process on a store of one's own has left. */
+  async bury(evidence: Evidence, isEarlierLife = false): Promise<void> {
+    const { kv, claims, logger, signal } = this.#d;
+    const { nodeId, hasFence } = evidence;
+    const isDead = hasFence && !isEarlierLife;
+    signal.throwIfAborted();
+    if (!(await breakFence(kv, this.#d.nodeId, evidence))) return;
+    takeovers.inc({ cause: isDead ? 'dead' : 'leftover' });
+    if (isDead) logger.warn({ deadNodeId: nodeId }, 'a node has been declared dead');
+    this.#d.onFenceBroken(nodeId);
+    const freed = await freeClaims(claims, nodeId, signal);
+    await forget(kv, nodeId);
+    const facts = { deadNodeId: nodeId, claims: freed };
+    if (isEarlierLife)
+      logger.info(facts, 'this node was not stopped in good order the last time: what it had in hand is taken up again');
+    // Claims that can't be read are met again and again.
+    else if (isDead || freed > 0) logger.info(facts, 'the claims of a dead node are free');
+  }
+}
+
+/** Frees all claims of a node whose fence is broken. Answers how many. */
+export async function freeClaims(claims: ClaimTable, nodeId: string, signal?: AbortSignal): Promise<number> {
+  let freed = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const count = await claims.release(nodeId);
+    if (count === 0) return freed;
+    freed += count;
+    claimsFreed.inc(count);
+  }
+}

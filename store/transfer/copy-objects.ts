@@ -1,0 +1,108 @@
+/**
+ * What a copy does with blobs that lie outside of the store. Usually the target uses the same storage; then the source may never be used again, and says so.
+ * Or they are copied into another directory, which gets a mark of its own.
+ */
+import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
+import { storedBytesOf } from '../blobs/frame.js';
+import type { KvReads, KvStore } from '../kv/contract.js';
+import { claimIn, claimStorages, markMoved, movedIn, movedSentence } from './claim.js';
+import { type ExternalTotals, type OnProgress, TransferRefused } from './contract.js';
+import {
+  countExternal,
+  externalBlobs,
+  hasMarks,
+  marksOf,
+  ObjectReader,
+  openStoragesFor,
+  type ReadStorageOptions,
+} from './external.js';
+import { liveNodes } from './nodes.js';
+import { report, StorageFilling } from './restore-objects.js';
+import { plainReader, type RowReader } from './rows.js';
+
+export interface CopyBlobs {
+  /** Of the source. */
+  from: ReadStorageOptions;
+  /** Of the target. */
+  to: ReadStorageOptions;
+}
+
+interface Parts {
+  source: KvStore;
+  target: KvStore;
+  targetName: string;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  blobs?: CopyBlobs;
+  onProgress?: OnProgress;
+  signal?: AbortSignal;
+}
+
+/** Throws `TransferRefused` for a source whose blobs went elsewhere with another copy, and for one whose nodes would go on using them. */
+export async function refuseSharing({ source, target, clock, blobs, signal }: Parts): Promise<void> {
+  const moved = await source.read(movedIn);
+  if (moved && moved.claim !== (await target.read(claimIn))?.mark) throw new TransferRefused(movedSentence(moved));
+  if (blobs || !(await source.read(hasMarks))) return;
+  const live = await liveNodes(source, clock, signal);
+  if (live.length === 0 || (await countExternal(source)).count === 0) return;
+  throw new TransferRefused(
+    `nodes run on the source (${live.join(', ')}), and it has blobs in files or on S3, which the copy would share: stop them, or copy with --blobs copy`,
+  );
+}
+
+/** Shares or copies what the rows in the target name. May be done again after an interruption. */
+export async function moveBlobs(parts: Parts, reader: RowReader): Promise<ExternalTotals> {
+  const totals = await countExternal(parts.target);
+  if (totals.count === 0) return totals;
+  if (parts.blobs) return { ...totals, ...(await copyObjects(parts, parts.blobs, reader, totals.bytes)) };
+  await shareStorages(parts);
+  return { ...totals, isShared: true };
+}
+
+/** The source is marked before the target is whole: at no time may nodes start on both. */
+async function shareStorages(parts: Parts): Promise<void> {
+  const { source, target, targetName, clock, random } = parts;
+  const { mark } = await claimStorages(target, random, { mode: 'shared', places: [] });
+  // Somebody may have started one meanwhile.
+  await refuseSharing(parts);
+  await markMoved(source, { claim: mark, to: targetName, at: new Date(clock.nowMs()).toISOString() });
+}
+
+async function copyObjects(
+  parts: Parts,
+  blobs: CopyBlobs,
+  reader: RowReader,
+  totalBytes: number,
+): Promise<Pick<ExternalTotals, 'carried' | 'gone' | 'damaged'>> {
+  const { source, logger } = parts;
+  const storages = await openStoragesFor(parts, await blobs.from(reader.read), await reader.read(marksOf));
+  const objects = new ObjectReader(storages, <T>(body: (reads: KvReads) => Promise<T>) => source.read(body), logger);
+  const filling = new StorageFilling({ ...parts, blobs: { options: blobs.to } }, 'own');
+  const carried = { count: 0, bytes: 0 };
+  for await (const blob of externalBlobs(plainReader(parts.target))) {
+    const { place, storageId, index } = blob.head;
+    if (place !== 'files') {
+      throw new TransferRefused('only blobs in files are copied: those on S3 can be shared, or take the way of a backup');
+    }
+    const writer = await filling.writerTo(place);
+    try {
+      await writer.begin(place, storageId.toString('hex'), storedBytesOf(index));
+      const pieces = objects.read(blob);
+      let next = await pieces.next();
+      for (; !next.done; next = await pieces.next()) await writer.write(next.value);
+      if (next.value) await writer.finish();
+      else await writer.abort();
+      if (next.value) {
+        carried.count++;
+        carried.bytes += storedBytesOf(index);
+      }
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+    report(parts, carried, totalBytes);
+  }
+  const { gone, damaged } = objects;
+  return { carried, ...(gone > 0 && { gone }), ...(damaged > 0 && { damaged }) };
+}

@@ -1,0 +1,35 @@
+/** Which keys belong to an installation, and which only to the nodes that run on it at the moment. */
+import { key, keysFrom, subspace } from '../keyspace.js';
+
+/** Where a store says that it is only half of one (`marker.ts`). */
+export const markerKey: Buffer = key(subspace.meta, 'transfer');
+
+/** What a half-made store has claimed outside of itself, and where a store says that it is one no more (`claim.ts`). */
+export const claimKey: Buffer = key(subspace.meta, 'transfer-blobs');
+export const movedKey: Buffer = key(subspace.meta, 'moved');
+const ownKeys = [markerKey, claimKey, movedKey];
+
+/** Everything that a store may hold. */
+export const wholeSpace = { begin: Buffer.of(0x00), end: Buffer.of(0xff) } as const;
+
+/** Rows and fences of running nodes mean nothing anywhere else. */
+const nodeSpace = keysFrom(key(subspace.node));
+
+const names = new Map<number, string>(Object.entries(subspace).map(([name, number]) => [number, name]));
+
+/** The tuple code of an integer of one byte. */
+const oneByteInteger = 0x15;
+
+/** The subspace of a key; 0 for what this version does not know. */
+export function spaceOf(packed: Uint8Array): number {
+  return packed[0] === oneByteInteger ? (packed[1] ?? 0) : 0;
+}
+
+export const spaceName = (space: number): string => names.get(space) ?? `other-${space}`;
+
+/** Whether a row goes with the installation. */
+export function isTransferred(packed: Buffer): boolean {
+  const space = spaceOf(packed);
+  if (space === subspace.node) return packed.compare(nodeSpace.begin) < 0 || packed.compare(nodeSpace.end) >= 0;
+  return space !== subspace.meta || !ownKeys.some((own) => packed.equals(own));
+}

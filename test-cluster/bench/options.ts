@@ -1,0 +1,10 @@
+/** What benchmarks can be told on the command line. */
+
+export const benchStores = ['embedded', 'memory', 'postgres', 'foundationdb'] as const;
+
+export interface BenchOptions {
+  /** Default: what the benchmark says. */
+  store?: (typeof benchStores)[number];
+  /** On one shared store. */
+  nodes?: number;
+}
