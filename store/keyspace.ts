@@ -6,6 +6,8 @@
  * |-|-|-|-|
  * | meta, name | small record | first start, upgrades | never |
  * | meta, 'transfer' | what a copy or restore into this store has done so far; no node starts while it is there | copy, restore | its own end |
+ * | meta, 'transfer-blobs' | what such a copy or restore has claimed outside the store | copy, restore | its own end |
+ * | meta, 'moved' | this store was copied elsewhere and shares its blobs with the copy; no node starts on it | copy | never |
  * | meta, 'secret', name | 32 random bytes of this installation | first use | never |
  * | node, 'row', nodeId | node row: addresses, roles, formats, heartbeat | that node, first together with its fence | that node when it leaves; else whoever declares it dead, after its claims are free |
  * | node, 'fence', nodeId | empty: stands as long as the node may save | that node at start, together with its row | that node when it leaves; else whoever declares it dead, first of all |

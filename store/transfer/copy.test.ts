@@ -160,7 +160,7 @@ describe('copying a store', () => {
       backend: 'foundationdb',
       openView: undefined,
       read: async (body) => {
-        if (++reads === 12)
+        if (++reads === 14)
           await source.kv.transact(async (tx: KvTransaction) => tx.set(key(subspace.meta, 'late'), Buffer.of(1)));
         return source.kv.read(body);
       },

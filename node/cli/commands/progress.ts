@@ -33,7 +33,7 @@ class BarDisplay implements ProgressDisplay {
     if (stage !== this.#stage) {
       this.stop();
       this.#stage = stage;
-      this.#bar = new SingleBar(this.#format(totalBytes !== undefined, isEstimate ?? false));
+      this.#bar = new SingleBar(this.#format(stage, totalBytes !== undefined, isEstimate ?? false));
       this.#bar.start(total, bytes, { keys, megabytes: megabytes(bytes), stage: stage.padEnd(9) });
     }
     this.#bar!.setTotal(total);
@@ -45,8 +45,8 @@ class BarDisplay implements ProgressDisplay {
     this.#bar = undefined;
   }
 
-  #format(hasTotal: boolean, isEstimate: boolean): Options {
-    const counts = '{keys} keys, {megabytes} MB';
+  #format(stage: TransferProgress['stage'], hasTotal: boolean, isEstimate: boolean): Options {
+    const counts = `{keys} ${stage === 'objects' ? 'blobs' : 'keys'}, {megabytes} MB`;
     const format = hasTotal
       ? `{stage} {bar} ${isEstimate ? '~' : ''}{percentage} % | ${counts} | ETA {eta_formatted}`
       : `{stage} ${counts}`;

@@ -3,9 +3,15 @@ import { silentLogger, systemClock, systemRandom } from '../../../ops/telemetry/
 import { PostgresServer } from '../../../test-cluster/harness/postgres-server.js';
 import { TcpProxy } from '../../../test-cluster/harness/tcp-proxy.js';
 import type { KvStore } from '../contract.js';
+import { Watch } from '../watches.js';
+import { keyHash } from './batch.js';
 import { parseEndpoints } from './endpoints.js';
 import { isStatementError } from './errors.js';
 import { openPostgresStore, type PostgresStoreOptions } from './index.js';
+import type { Links } from './links.js';
+import { Progress } from './progress.js';
+import { WatchFeed } from './watch-feed.js';
+import { ChangeHistory } from './watch-index.js';
 
 let server: PostgresServer;
 let databases = 0;
@@ -27,8 +33,13 @@ const outcomeOf = (promise: Promise<unknown>) =>
     (error) => error.code,
   );
 
+/** Gives up before the test does, so that what was stopped is set going again. */
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await systemClock.sleep(10);
+  const endMs = systemClock.monotonicMs() + 20_000;
+  while (!(await holds())) {
+    if (systemClock.monotonicMs() > endMs) throw new Error('it does not come to pass');
+    await systemClock.sleep(10);
+  }
 }
 
 describe('postgres in trouble', () => {
@@ -227,5 +238,28 @@ describe.concurrent('postgres and one database in trouble', () => {
     expect(isStatementError(said('FATAL', '57P01'))).toBe(false);
     expect(isStatementError(said('FATALE', '57P01'))).toBe(false);
     expect(isStatementError(said(undefined, 'EPIPE'))).toBe(false);
+  });
+
+  it('an own commit that is told before an earlier one of others is not forgotten', () => {
+    const key = keyHash('own');
+    const history = new ChangeHistory(0);
+    history.record(9, { hashes: [key], ranges: [] });
+    history.record(7, { hashes: [key], ranges: [] });
+    expect(history.changedSince('own', 8)).toBe(true);
+    // Enough further ones to forget it, twice over, all below it.
+    for (let round = 0; round < 2; round++) {
+      history.record(8, { hashes: Array.from({ length: 20_000 }, (_, at) => at), ranges: [] });
+    }
+    expect(history.changedSince('own', 8)).toBe(true);
+
+    const progress = new Progress();
+    const links = { onSwitch() {}, clock: systemClock } as unknown as Links;
+    const feed = new WatchFeed('node', links, progress, systemClock, silentLogger, 'starling');
+    progress.note(9);
+    feed.committed(9, []);
+    feed.missed(7, 'unlisted');
+    const watch = new Watch('own');
+    feed.arm([watch], 8);
+    expect(watch.isSettled).toBe(true);
   });
 });

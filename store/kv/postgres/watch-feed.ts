@@ -93,7 +93,7 @@ export class WatchFeed {
 
   /** What was committed up to `version` may never have been told: all watches look for themselves. */
   missed(version: number, cause: SweepCause): void {
-    this.#history.restart(version);
+    this.#forget(version);
     this.#sweep(cause);
   }
 
@@ -119,7 +119,7 @@ export class WatchFeed {
     this.#heard = Number(rows[0]![0]);
     this.#unheard = 0;
     this.progress.note(this.#heard);
-    this.#history.restart(this.#heard);
+    this.#forget(this.#heard);
     this.#link = link;
     link.onNotification = (payload) => this.#onNotice(payload);
     link.onLost(() => {
@@ -171,6 +171,11 @@ export class WatchFeed {
     } catch (error) {
       link.destroy(error as Error);
     }
+  }
+
+  /** Own commits may be above what was heard of; they are told once, and must not count as unchanged after that. */
+  #forget(version: number): void {
+    this.#history.restart(Math.max(version, this.progress.seen));
   }
 
   #sweep(cause: SweepCause): void {

@@ -67,25 +67,31 @@ interface Generation {
 /** What changed at which version, for watches that are set by transactions which read a version that is no longer the newest. */
 export class ChangeHistory {
   #older: Generation | undefined;
+  #highest: number;
   #newer: Generation;
 
   constructor(above: number) {
+    this.#highest = above;
     this.#newer = { above, hashes: new Map(), ranges: [] };
   }
 
   /** Forgets everything; changes up to `version` are unknown. */
   restart(version: number): void {
     this.#older = undefined;
+    this.#highest = version;
     this.#newer = { above: version, hashes: new Map(), ranges: [] };
   }
 
   record(version: number, changes: Changes): void {
-    for (const hash of changes.hashes) this.#newer.hashes.set(hash, version);
+    if (version > this.#highest) this.#highest = version;
+    for (const hash of changes.hashes) {
+      if (version > (this.#newer.hashes.get(hash) ?? 0)) this.#newer.hashes.set(hash, version);
+    }
     for (const range of changes.ranges) this.#newer.ranges.push({ version, range });
     if (this.#newer.hashes.size < maxHashes && this.#newer.ranges.length < maxRanges) return;
-    // Notices of several senders may come a little out of order: what belongs to a version at the seam is in one of the two.
+    // Own commits are recorded before earlier ones of others are heard of: the seam is above all that was recorded.
     this.#older = this.#newer;
-    this.#newer = { above: version, hashes: new Map(), ranges: [] };
+    this.#newer = { above: this.#highest, hashes: new Map(), ranges: [] };
   }
 
   /** Whether `key` was, or may have been, changed above `version`. */
