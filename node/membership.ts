@@ -4,7 +4,7 @@ import { createMembership, type Membership, type NodeView } from '../cluster/mem
 import type { Logger } from '../ops/telemetry/index.js';
 import type { Queue } from '../store/queue/index.js';
 import type { Config } from './config/schema.js';
-import type { Stores } from './stores.js';
+import { refuseHalfStores, type Stores } from './stores.js';
 import { version } from './version.js';
 
 /** The newest format of each kind of record that this software reads (TRAPS 23). */
@@ -42,6 +42,7 @@ export function createNodeMembership({ config, stores, logger, node, onFenced }:
       release: (nodeId) => queue.releaseClaimsOf(nodeId, Math.floor(clock.nowMs() / 1000)),
       holders: () => queue.claimHolders(),
     },
+    precondition: refuseHalfStores,
     onFenced,
   });
 }

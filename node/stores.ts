@@ -2,12 +2,12 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, type Logger, type Random, systemClock, systemRandom } from '../ops/telemetry/index.js';
-import { type BlobStore, createBlobStore, externalFromSettings } from '../store/blobs/index.js';
+import { type BlobStore, createBlobStore, type ExternalBlobOptions, externalFromSettings } from '../store/blobs/index.js';
 import { createDirectory, type Directory } from '../store/directory/index.js';
-import { KvError, type KvStore, openEmbeddedStore, type StoreAddress } from '../store/kv/index.js';
+import { KvError, type KvReads, type KvStore, openEmbeddedStore, type StoreAddress } from '../store/kv/index.js';
 import { createMailStore, type OpenMailStore } from '../store/mail/index.js';
 import { createQueue, type Queue } from '../store/queue/index.js';
-import { unfinishedTransfer } from '../store/transfer/marker.js';
+import { transferProblem } from '../store/transfer/marker.js';
 import type { Config } from './config/schema.js';
 import {
   applyFirstSettings,
@@ -45,20 +45,27 @@ export async function openStores(
   try {
     // A store elsewhere makes none here: for certificates and the control socket.
     if (createIfAbsent) makeDirectory(config.data);
-    return await openRooms(config, { kv, clock, random, logger, firstSettings: deps.firstSettings ?? {} });
+    return await openRooms(config, {
+      kv,
+      clock,
+      random,
+      logger,
+      firstSettings: deps.firstSettings ?? {},
+      isForOperation: !createIfAbsent,
+    });
   } catch (error) {
     await kv.close();
     throw error instanceof KvError ? new StartError(error.message, { cause: error }) : error;
   }
 }
 
-type RoomDependencies = Parameters<typeof openNodeSettings>[1] & { firstSettings: FirstSettings };
+type RoomDependencies = Parameters<typeof openNodeSettings>[1] & { firstSettings: FirstSettings; isForOperation: boolean };
 
 async function openRooms(config: Parameters<typeof openNodeSettings>[0], deps: RoomDependencies): Promise<Stores> {
   const { kv, clock, random, logger } = deps;
   const settings = await openWhole(config, deps);
   await applyFirstSettings(settings, deps.firstSettings, 'starling', logger);
-  const blobs = createBlobStore({ kv, clock, random, logger, external: externalStorages(settings) });
+  const blobs = createBlobStore({ kv, clock, random, logger, external: externalStorages(settings, deps) });
   settings.onChange((_now, _before, changed) => {
     const sections = sectionsReadAtStart.filter((name) => changed.some((path) => path.startsWith(`${name}.`)));
     if (sections.length > 0) logger.warn({ sections }, 'changed settings that this node takes up when it is started again');
@@ -75,13 +82,20 @@ async function openRooms(config: Parameters<typeof openNodeSettings>[0], deps: R
   return { clock, random, kv, settings, blobs, mail, directory, queue, close };
 }
 
-/** Throws `StartError` when S3 is set up and nothing says how to log in there. */
-function externalStorages(settings: NodeSettings) {
+/**
+ * When S3 is set up and nothing says how to log in there, a node does not start (`StartError`); an operation on a stopped node's store goes on without S3,
+ * or the settings could never be put right.
+ */
+function externalStorages(settings: NodeSettings, { logger, isForOperation }: RoomDependencies): ExternalBlobOptions {
+  const wanted = settings.opened('blobs');
   try {
-    return externalFromSettings(settings.opened('blobs'), process.env);
+    return externalFromSettings(wanted, process.env);
   } catch (error) {
-    if (error instanceof RangeError) throw new StartError(`blobs: ${error.message}`, { cause: error });
-    throw error;
+    if (!(error instanceof RangeError)) throw error;
+    if (!isForOperation) throw new StartError(`blobs: ${error.message}`, { cause: error });
+    logger.error({ err: error }, 'blobs on S3 can not be reached by this operation');
+    const { s3: _, ...others } = wanted;
+    return externalFromSettings({ ...others, storage: wanted.storage === 's3' ? 'store' : wanted.storage }, process.env);
   }
 }
 
@@ -90,9 +104,13 @@ async function openWhole(
   config: Parameters<typeof openNodeSettings>[0],
   deps: Parameters<typeof openNodeSettings>[1],
 ): Promise<NodeSettings> {
-  const problem = await unfinishedTransfer(deps.kv);
+  return openNodeSettings(config, { ...deps, precondition: refuseHalfStores });
+}
+
+/** Throws `StartError` on a store that a transfer has only half filled, or that was moved away. */
+export async function refuseHalfStores(reads: KvReads): Promise<void> {
+  const problem = await transferProblem(reads);
   if (problem) throw new StartError(problem);
-  return openNodeSettings(config, deps);
 }
 
 /** Where the node's store is. */

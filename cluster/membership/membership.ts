@@ -3,7 +3,7 @@
  * heartbeat and then a look; only when both came through does the time count against the others, so a node that can't write judges nobody.
  */
 import type { Clock, Logger, Random, Timer } from '../../ops/telemetry/index.js';
-import type { KvStore } from '../../store/kv/contract.js';
+import type { KvReads, KvStore } from '../../store/kv/contract.js';
 import { StandstillWatch } from '../standstill.js';
 import { Burials, freeClaims } from './burials.js';
 import { ClockSkews } from './clock-skew.js';
@@ -32,6 +32,8 @@ export interface MembershipOptions {
   incarnation: number;
   self: NodeDescription;
   claims: ClaimTable;
+  /** Asked in the transaction that makes this process a member: throws when no node may run on this store. */
+  precondition?: (reads: KvReads) => Promise<void>;
   /** Another node has declared this one dead: the process should leave. Called at most once. */
   onFenced?: () => void;
   /** From the beginning of one round to that of the next. Default 2 000. */
@@ -134,7 +136,7 @@ class ClusterMembership implements Membership {
     if (this.#phase !== 'new') throw new Error('a node joins once');
     const { kv, clock } = this.#o;
     const startMs = clock.monotonicMs();
-    await enter(kv, this.#row);
+    await enter(kv, this.#row, this.#o.precondition);
     this.#phase = 'joined';
     this.#beaten(startMs);
     if (options.isStoreExclusive) await this.#freeAll();

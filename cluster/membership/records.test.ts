@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { nodeKeys } from '../../store/keyspace.js';
-import { MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
+import { type KvReads, MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
 import { NodeFenced, type NodeRow } from './contract.js';
 import { beat, breakFence, enter, forget, readNodes, retire } from './records.js';
 import { decodeRow, encodeRow } from './rows.js';
@@ -53,6 +53,29 @@ describe('node rows', () => {
     expect(found.get('n7')).toEqual({ bytes: Buffer.of(7), hasFence: true });
     expect(found.get('n8')).toEqual({ bytes: Buffer.of(8), hasFence: false });
     expect(found.get('alone')).toEqual({ hasFence: true });
+  });
+});
+
+describe('becoming a member', () => {
+  const reason = new Error('half of a copy');
+  const refuse = async (reads: KvReads) => {
+    if (await reads.get(Buffer.from('mark'))) throw reason;
+  };
+
+  it('is refused where no node may run, and leaves nothing behind', async () => {
+    await here.transact(async (tx) => tx.set(Buffer.from('mark'), Buffer.alloc(0)));
+    await expect(enter(there, row('c'), refuse)).rejects.toBe(reason);
+    expect([...(await readNodes(here)).keys()]).toEqual(['a', 'b']);
+  });
+
+  it('is refused when the mark is made in the same moment', async () => {
+    let isFirst = true;
+    const racing = async (reads: KvReads) => {
+      await refuse(reads);
+      if (isFirst) await here.transact(async (tx) => tx.set(Buffer.from('mark'), Buffer.alloc(0)));
+      isFirst = false;
+    };
+    await expect(enter(there, row('c'), racing)).rejects.toBe(reason);
   });
 });
 

@@ -28,7 +28,12 @@ function isOwn(own: Pick<NodeRow, 'nodeId' | 'startToken'>, bytes: Buffer | unde
 }
 
 /** Writes row and fence together. Throws NodeIdTaken when anything stands under the id that is not this very process's. */
-export function enter(kv: KvStore, row: NodeRow, options?: Options): Promise<void> {
+export function enter(
+  kv: KvStore,
+  row: NodeRow,
+  precondition?: (reads: KvReads) => Promise<void>,
+  options?: Options,
+): Promise<void> {
   const [rowKey, fenceKey] = [nodeKeys.row(row.nodeId), nodeKeys.fence(row.nodeId)];
   const bytes = encodeRow(row);
   return kv.transact(
@@ -36,6 +41,7 @@ export function enter(kv: KvStore, row: NodeRow, options?: Options): Promise<voi
       const [existing, fence] = await tx.getMany([rowKey, fenceKey]);
       if (fence && isOwn(row, existing)) return;
       if (existing || fence) throw new NodeIdTaken(`there is a node ${row.nodeId} in the store already`);
+      await precondition?.(tx);
       tx.set(rowKey, bytes);
       tx.set(fenceKey, standing);
     },

@@ -1,6 +1,6 @@
 /** Opens the cluster's settings for one node, and gives an empty installation its first ones. */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
-import type { KvStore } from '../../store/kv/index.js';
+import type { KvReads, KvStore } from '../../store/kv/index.js';
 import { checkFirstSettings, createSealer, hasClusterKey, openSettings, SettingsError } from '../../store/settings/index.js';
 import { ConfigError, readToml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
@@ -14,7 +14,7 @@ export type FirstSettings = Record<string, unknown>;
 /** Throws `StartError` when the key is missing or another one's, KvError. */
 export async function openNodeSettings(
   config: Pick<Config, 'data' | 'store' | 'clusterKey' | 'clusterKeyFile'>,
-  deps: { kv: KvStore; clock: Clock; random: Random; logger: Logger },
+  deps: { kv: KvStore; clock: Clock; random: Random; logger: Logger; precondition?: (reads: KvReads) => Promise<void> },
 ): Promise<NodeSettings> {
   const isStoreSealed = await hasClusterKey(deps.kv);
   const sealer = createSealer(loadClusterKeys({ config, isStoreSealed, random: deps.random }), deps.random);

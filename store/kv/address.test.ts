@@ -20,6 +20,7 @@ describe('a store address', () => {
 
   it.each([
     ['postgres://a:s3cr:et@h1:1,h2:2/db', 'postgres://a:***@h1:1,h2:2/db'],
+    ['postgres://a:p@ss@h/db', 'postgres://a:***@h/db'],
     ['postgres://a@h/db?password=s3cret&sslmode=require', 'postgres://a@h/db?password=***&sslmode=require'],
     ['postgres://h:5432/db', 'postgres://h:5432/db'],
   ])('hides the password of %s', (url, shown) => {

@@ -26,6 +26,6 @@ export function parseStoreAddress(text: string): StoreAddress {
 export function describeStoreAddress(address: StoreAddress): string {
   if (address.backend === 'embedded') return `embedded:${address.directory}`;
   if (address.backend === 'foundationdb') return `foundationdb:${address.clusterFile}`;
-  // Not through URL: it refuses several hosts. The password may hold anything but an unescaped @.
-  return address.url.replace(/^(\w+:\/\/[^:@/]*):[^@]*@/, '$1:***@').replace(/([?&](?:password|sslpassword)=)[^&]*/g, '$1***');
+  // Not through URL: it refuses several hosts. The password ends at the last @ before the path.
+  return address.url.replace(/^(\w+:\/\/[^:@/]*):[^/]*@/, '$1:***@').replace(/([?&](?:password|sslpassword)=)[^&]*/g, '$1***');
 }

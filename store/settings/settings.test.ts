@@ -3,7 +3,7 @@ import { registry, silentLogger } from '../../ops/telemetry/index.js';
 import { openMemoryStore } from '../kv/index.js';
 import { SettingsError, secretMask, settingsLimits } from './contract.js';
 import { isKnownPath, isSecretPath, sectionSchemas } from './schema.js';
-import { clusterKey, me, openNode, testRegistry, twoStores } from './test-bench.js';
+import { clusterKey, me, openNode, openNodeOf, testRegistry, testSections, twoStores } from './test-bench.js';
 
 const relay = { host: 'relay.test', password: 'hunter22' };
 const refused = (work: Promise<unknown>) =>
@@ -198,6 +198,17 @@ describe('secrets', () => {
     await later.rollback(1, me);
     expect(later.opened('peers').relay?.password).toBe('hunter22');
     expect((await refused(openNode({ kv }))).code).toBe('wrong-key');
+  });
+
+  it('stay sealed with the old key while there is a section that this version does not know', async () => {
+    const kv = openMemoryStore();
+    const newer = { sections: { ...testSections, newer: { ...testSections.limits } } };
+    const newest = await openNodeOf({ kv, registry: newer });
+    await newest.change({ replace: { newer: { maxItems: 5 } } }, me);
+    const older = await openNode({ kv, keys: [Buffer.alloc(32, 8), clusterKey] });
+    const error = await refused(older.reseal());
+    expect(error.message).toMatch(/newer/);
+    await openNode({ kv, keys: [clusterKey] });
   });
 
   it('of a store with another cluster key stop a node with one sentence', async () => {

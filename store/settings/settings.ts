@@ -17,7 +17,7 @@ import {
   settingsLimits,
 } from './contract.js';
 import { followKey } from './follow.js';
-import { checkClusterKey } from './key-check.js';
+import { checkClusterKey, type Precondition } from './key-check.js';
 import { Reading } from './reading.js';
 import { headKey } from './records.js';
 import type { Sealer } from './seal.js';
@@ -40,13 +40,15 @@ export interface SettingsOptions<S extends Sections> {
   logger: Logger;
   sealer: Sealer;
   registry: SettingsRegistry<S>;
+  /** Asked in the transaction of the first write. */
+  precondition?: Precondition;
   /** How often the store is asked when no watch fires. Default 5,000. */
   pollIntervalMs?: number;
 }
 
 /** Reads the settings, after it has made sure of the cluster key. Throws `SettingsError` (`wrong-key`), KvError. */
 export async function openSettings<S extends Sections>(options: SettingsOptions<S>): Promise<Settings<S>> {
-  await checkClusterKey(options.kv, options.sealer);
+  await checkClusterKey(options.kv, options.sealer, options.precondition);
   const settings = new StoredSettings(options);
   await settings.refresh();
   return settings;

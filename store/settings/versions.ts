@@ -153,7 +153,13 @@ export class Versions<S extends Sections> {
   }
 
   async #resealCheck(tx: KvTransaction): Promise<number> {
-    const { sealer } = this.#parts;
+    const { sealer, catalogue } = this.#parts;
+    const unknown = Object.keys((await readHead(tx)).sections).filter((name) => !catalogue.sections.has(name));
+    if (unknown.length > 0)
+      throw new SettingsError(
+        'invalid',
+        `sections that this version does not know (${unknown.join(', ')}): reseal on a node of the newest version`,
+      );
     const value = await tx.get(keyCheckKey);
     const anew = value && sealer.reseal(value, keyCheckPlace);
     if (anew) tx.set(keyCheckKey, anew);

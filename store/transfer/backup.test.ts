@@ -107,7 +107,9 @@ describe('backup and restore', () => {
     const bytes = await backUp(store);
     const expected = { count: 1, bytes: 1_000 };
     expect((await verifyBackup({ source: memorySource(bytes) })).totals!.externalBlobs).toEqual(expected);
-    expect((await restore(bytes, emptyStore())).externalBlobs).toEqual(expected);
+    await expect(restore(bytes, emptyStore())).rejects.toThrow(/1 blobs .* left out/);
+    const blobs = { options: async () => ({}), inPlace: true };
+    expect((await restore(bytes, emptyStore(), { blobs })).externalBlobs).toEqual(expected);
   });
 
   it('encrypted ones need their key, and show nothing without it', async () => {
@@ -201,6 +203,15 @@ describe('backup files', () => {
     expect(readdirSync(root)).toEqual(['whole.backup']);
     expect(statSync(path).mode & 0o777).toBe(0o600);
     await expect(fileSink(path)).rejects.toThrow(/exists already/);
+    // Somebody else's was finished meanwhile.
+    const late = join(root, 'late');
+    const sink = await fileSink(late);
+    await sink.write(Buffer.from('mine'));
+    writeFileSync(late, 'theirs');
+    await expect(sink.finish()).rejects.toThrow(/can't write .*late/);
+    await sink.abort();
+    expect(readFileSync(late, 'utf8')).toBe('theirs');
+    expect(readdirSync(root).filter((name) => name.includes('partial'))).toEqual([]);
     await verifyBackup({ source: fileSource(path) });
     writeFileSync(join(root, 'short.backup'), readFileSync(path).subarray(0, 5_000));
     await expect(verifyBackup({ source: fileSource(join(root, 'short.backup')) })).rejects.toThrow(/cut off after 5000 bytes/);

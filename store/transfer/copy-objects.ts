@@ -5,7 +5,7 @@
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import { storedBytesOf } from '../blobs/frame.js';
 import type { KvReads, KvStore } from '../kv/contract.js';
-import { claimIn, claimStorages, markMoved, movedIn, movedSentence } from './claim.js';
+import { type BlobDestination, claimIn, claimStorages, markMoved, movedIn, movedSentence, noteOutcome } from './claim.js';
 import { type ExternalTotals, type OnProgress, TransferRefused } from './contract.js';
 import {
   countExternal,
@@ -25,6 +25,9 @@ export interface CopyBlobs {
   from: ReadStorageOptions;
   /** Of the target. */
   to: ReadStorageOptions;
+  destination?: BlobDestination;
+  /** Lets the settings in the target say where they are, before it is whole; also after an interruption. May be called again. */
+  settle?(destination: BlobDestination): Promise<void>;
 }
 
 interface Parts {
@@ -35,29 +38,40 @@ interface Parts {
   random: Random;
   logger: Logger;
   blobs?: CopyBlobs;
+  mayBeOnline?: boolean;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
 
 /** Throws `TransferRefused` for a source whose blobs went elsewhere with another copy, and for one whose nodes would go on using them. */
-export async function refuseSharing({ source, target, clock, blobs, signal }: Parts): Promise<void> {
+export async function refuseSharing({ source, target, clock, blobs, mayBeOnline, signal }: Parts): Promise<void> {
   const moved = await source.read(movedIn);
   if (moved && moved.claim !== (await target.read(claimIn))?.mark) throw new TransferRefused(movedSentence(moved));
   if (blobs || !(await source.read(hasMarks))) return;
   const live = await liveNodes(source, clock, signal);
-  if (live.length === 0 || (await countExternal(source)).count === 0) return;
+  if (live.length === 0 || (mayBeOnline && (await countExternal(source)).count === 0)) return;
   throw new TransferRefused(
-    `nodes run on the source (${live.join(', ')}), and it has blobs in files or on S3, which the copy would share: stop them, or copy with --blobs copy`,
+    `nodes run on the source (${live.join(', ')}), and it keeps blobs in files or on S3, which the copy would share: stop them, or copy with --blobs copy`,
   );
 }
 
-/** Shares or copies what the rows in the target name. May be done again after an interruption. */
-export async function moveBlobs(parts: Parts, reader: RowReader): Promise<ExternalTotals> {
-  const totals = await countExternal(parts.target);
-  if (totals.count === 0) return totals;
-  if (parts.blobs) return { ...totals, ...(await copyObjects(parts, parts.blobs, reader, totals.bytes)) };
-  await shareStorages(parts);
-  return { ...totals, isShared: true };
+/** Shares or copies what the rows in the target name, and notes in its claim what became of it. May be done again after an interruption. */
+export async function moveBlobs(parts: Parts, reader: RowReader): Promise<void> {
+  const { target, random, blobs } = parts;
+  const totals = await countExternal(target);
+  if (blobs) {
+    const copied = await copyObjects(parts, blobs, reader, totals.bytes);
+    const { destination } = blobs;
+    return noteOutcome(target, random, {
+      totals: totals.count > 0 ? { ...totals, ...copied } : totals,
+      keepsMarks: false,
+      ...(destination && { destination }),
+    });
+  }
+  // A storage that holds nothing yet goes with the copy, too; but not from under nodes that may go on using it.
+  const isShared = (await target.read(hasMarks)) && (totals.count > 0 || !parts.mayBeOnline);
+  if (isShared) await shareStorages(parts);
+  await noteOutcome(target, random, { totals: { ...totals, ...(isShared && { isShared }) }, keepsMarks: isShared });
 }
 
 /** The source is marked before the target is whole: at no time may nodes start on both. */

@@ -134,6 +134,27 @@ describe('copying a store', () => {
     expect(decodeState(state!).messages).toBeLessThan(before);
   });
 
+  it.each(['verifying', 'finishing'])('begins anew when it was cut off while %s and the source was used since', async (stage) => {
+    const source = openHouse(emptyStore());
+    await furnish(source, 30);
+    const target = emptyStore();
+    const stop = new AbortController();
+    const dying: KvStore = {
+      ...mortal(target, 1_000, true),
+      transact: async (body, options) => {
+        if (stage === 'finishing' && options?.label === 'transfer-finish') throw new Error('killed');
+        return target.transact(body, options);
+      },
+    };
+    const onProgress: CopyOptions['onProgress'] = (event) => {
+      if (stage === 'verifying' && event.stage === 'verifying') stop.abort();
+    };
+    await expect(copy(dying, { source: source.kv, onProgress, signal: stop.signal })).rejects.toThrow(/interrupted while|killed/);
+    await source.directory.createDomain('another.test');
+    await copy(target, { source: source.kv });
+    expect(await comparableRows(target)).toEqual(await comparableRows(source.kv));
+  });
+
   it('finds a row that was changed behind its back, and does not let the target be used', async () => {
     const target = emptyStore();
     const tampering: KvStore = {
@@ -145,6 +166,8 @@ describe('copying a store', () => {
     };
     await expect(copy(tampering)).rejects.toThrow(/not what was written to it: settings has 0 keys instead of 1/);
     expect(await unfinishedTransfer(target)).toMatch(/unfinished/);
+    await copy(target);
+    await expectWhole(target);
   });
 
   it('without views it reads the source twice and refuses one that did not stand still', async () => {

@@ -2,7 +2,8 @@
 import { hash } from 'node:crypto';
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { KvReads, KvStore } from '../kv/contract.js';
-import { type ExternalTotals, type OnProgress, TransferInterrupted, TransferRefused, type TransferTotals } from './contract.js';
+import { type BlobOutcome, settleBlobs } from './claim.js';
+import { type OnProgress, TransferInterrupted, TransferRefused, type TransferTotals } from './contract.js';
 import { type CopyBlobs, moveBlobs, refuseSharing } from './copy-objects.js';
 import { estimateBytes } from './estimate.js';
 import { countExternal } from './external.js';
@@ -44,7 +45,7 @@ export async function copyStore(options: CopyOptions): Promise<TransferTotals> {
   try {
     await refuseUnfinished(reader);
     await refuseSharing(options);
-    let externalBlobs: ExternalTotals | undefined;
+    let outcome: BlobOutcome | undefined;
     const [first] = await reader.read((reads) => reads.getRange(wholeSpace.begin, wholeSpace.end, { limit: 1 }));
     if (!first) throw new TransferRefused('the source is empty');
     const totalBytes = await estimateBytes(reader);
@@ -58,7 +59,10 @@ export async function copyStore(options: CopyOptions): Promise<TransferTotals> {
       rows: () => installationRows(reader),
       confirm: async (written) => {
         if (!reader.isConsistent) await confirmUnchanged(reader, written, onProgress, signal);
-        externalBlobs = await moveBlobs(options, reader);
+      },
+      move: () => moveBlobs(options, reader),
+      settle: async () => {
+        outcome = await settleBlobs(target, options.blobs);
       },
       onChanged: 'restart',
       totalBytes,
@@ -68,7 +72,7 @@ export async function copyStore(options: CopyOptions): Promise<TransferTotals> {
       signal,
     });
     logger.info({ keys: tally.keys, bytes: tally.bytes }, 'store copied');
-    return { ...tally.totals(), externalBlobs: externalBlobs ?? (await countExternal(target)) };
+    return { ...tally.totals(), externalBlobs: outcome?.totals ?? (await countExternal(target)) };
   } finally {
     await reader.close();
   }

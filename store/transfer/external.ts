@@ -32,7 +32,7 @@ export interface StorageParts {
 }
 
 const headPrefix = key(subspace.blob, 'head');
-const externalPlaces = ['files', 's3'] as const;
+export const externalPlaces = ['files', 's3'] as const;
 
 export class ExternalCount {
   readonly totals: ExternalTotals = { count: 0, bytes: 0 };
@@ -197,21 +197,23 @@ class ContentCheck {
   }
 }
 
-/** Puts objects into the storages of a store that is being made. Those that are there already, whole, are left alone. */
+/** Puts objects into the storages of a store that is being made. Those that an earlier attempt has put there whole are left alone. */
 export class ObjectWriter {
   readonly #storages: ExternalStorages;
   readonly #mayHaveSome: boolean;
+  readonly #writesAgain: boolean;
   #current: { place: ExternalPlace; storageId: string; writer: ExternalWriter | undefined } | undefined;
 
-  /** `mayHaveSome`: somebody has been writing here before. */
-  constructor(storages: ExternalStorages, mayHaveSome: boolean) {
+  /** `mayHaveSome`: somebody has been writing here before. `writesAgain`: what is there may be damaged, whatever its size, and is written again. */
+  constructor(storages: ExternalStorages, { mayHaveSome, writesAgain }: { mayHaveSome: boolean; writesAgain: boolean }) {
     this.#storages = storages;
     this.#mayHaveSome = mayHaveSome;
+    this.#writesAgain = writesAgain;
   }
 
   async begin(place: ExternalPlace, storageId: string, storedBytes: number): Promise<void> {
     const storage = this.#storages.storage(place);
-    const isThere = this.#mayHaveSome && (await storage.size(storageId)) === storedBytes;
+    const isThere = this.#mayHaveSome && !this.#writesAgain && (await storage.size(storageId)) === storedBytes;
     // What an interrupted attempt has left would be in the way.
     if (this.#mayHaveSome && !isThere) await storage.remove(storageId, { isAbandoned: true });
     this.#current = { place, storageId, writer: isThere ? undefined : storage.put(storageId) };

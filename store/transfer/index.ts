@@ -8,6 +8,7 @@ export {
   writeBackup,
 } from './backup.js';
 export { type CheckOptions, type CheckProgress, type CheckResult, checkStore, type Finding } from './check/index.js';
+export type { BlobDestination } from './claim.js';
 export * from './contract.js';
 export { type CopyOptions, copyStore } from './copy.js';
 export type { CopyBlobs } from './copy-objects.js';

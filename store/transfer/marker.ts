@@ -64,13 +64,13 @@ export function decodeMarker(value: Buffer): Marker {
  * A sentence about a transfer into this store that is not over, or one that took its blobs away; undefined for a whole store. For whoever wants to start on it.
  */
 export async function unfinishedTransfer(kv: Pick<KvStore, 'read'>): Promise<string | undefined> {
-  return kv.read(
-    async (reads) => {
-      const moved = await movedIn(reads);
-      return (await unfinishedIn(reads)) ?? (moved && movedSentence(moved));
-    },
-    { label: 'transfer-marker' },
-  );
+  return kv.read(transferProblem, { label: 'transfer-marker' });
+}
+
+/** The same within a transaction, so that whoever writes there and whoever begins a transfer can't both succeed. */
+export async function transferProblem(reads: KvReads): Promise<string | undefined> {
+  const moved = await movedIn(reads);
+  return (await unfinishedIn(reads)) ?? (moved && movedSentence(moved));
 }
 
 /** Just the former, within a read: whoever only reads may read what was moved. */

@@ -3,10 +3,10 @@ import type { Clock } from '../../ops/telemetry/index.js';
 import { key, keyItems, keysUnder, subspace } from '../keyspace.js';
 import type { KvReads, KvStore } from '../kv/contract.js';
 
-/** Heartbeats come every 2 s; this is long enough for one that is late. */
-const standStillMs = 7_000;
+/** A node may save for 10 s after its last heartbeat, which comes every 2 s: one that is silent for longer than that and two heartbeats may no more. */
+const standStillMs = 15_000;
 
-/** Ids of nodes whose rows moved while this looked at them (7 s, where there are any). An embedded store that is open here has none. */
+/** Ids of nodes whose rows moved while this looked at them (15 s, where there are any). An embedded store that is open here has none. */
 export async function liveNodes(kv: KvStore, clock: Clock, signal?: AbortSignal): Promise<string[]> {
   if (kv.backend === 'embedded' || kv.backend === 'memory') return [];
   const before = await kv.read(rowsOf);

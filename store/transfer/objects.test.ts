@@ -17,7 +17,7 @@ import { silentLogger, systemClock, systemRandom } from '../../ops/telemetry/ind
 import { machineHasSwift, SwiftServer } from '../../test-cluster/harness/swift.js';
 import { type BlobId, type BlobStore, createBlobStore, type ExternalBlobOptions, type S3Options } from '../blobs/index.js';
 import { candidateKey, headKey, uploadKey } from '../blobs/keys.js';
-import { key, subspace } from '../keyspace.js';
+import { key, nodeKeys, subspace } from '../keyspace.js';
 import { KvError, type KvStore, type MemoryStore } from '../kv/index.js';
 import {
   BackupDamaged,
@@ -230,6 +230,8 @@ describe('a backup of blobs in files', () => {
     const successor = emptyStore();
     await expect(restore(again, successor, files(lostDirectory))).rejects.toThrow(/comes from.*--blobs-in-place/);
     unlinkSync(objectFiles(lostDirectory)[4]!);
+    const damaged = objectFiles(lostDirectory)[7]!;
+    writeFileSync(damaged, Buffer.alloc(statSync(damaged).size));
     await restore(again, successor, files(lostDirectory), {
       blobs: { options: async () => files(lostDirectory), inPlace: true },
     });
@@ -243,9 +245,54 @@ describe('a backup of blobs in files', () => {
     expect(blobs).toEqual({ count: 20, bytes: expect.any(Number) });
     expect(bytes.length).toBeLessThan(200_000);
     const target = emptyStore();
-    expect((await restore(bytes, target, {}, {})).externalBlobs).toEqual(blobs);
+    await expect(restore(bytes, target, {})).rejects.toThrow(/20 blobs.*left out.*--blobs-in-place/);
+    expect(await allRows(target)).toEqual([]);
+    const pipe = { source: memorySource(bytes, false) };
+    await expect(restore(bytes, target, {}, pipe)).rejects.toThrow(/20 blobs.*left out.*--blobs-in-place/);
+    expect(await unfinishedTransfer(target)).toMatch(/unfinished restore/);
+    const inPlace = { blobs: { options: async () => ({}), inPlace: true } };
+    expect((await restore(bytes, target, {}, inPlace)).externalBlobs).toEqual(blobs);
     await expectContents(target, files(directory), source.contents);
   });
+});
+
+it('restored beside its original, an installation forgets a storage that nothing of it lies in', async () => {
+  const into = files(fresh());
+  const { kv, contents } = await install(into, []);
+  await openBlobs(kv, into).check();
+  const { bytes } = await backUp(kv, into);
+  const [beside, instead] = [emptyStore(), emptyStore()];
+  await restore(bytes, beside, into);
+  await expect(openBlobs(beside, into).check()).rejects.toThrow(/another installation/);
+  await restore(bytes, instead, into, { blobs: { options: async () => into, inPlace: true } });
+  await expectContents(instead, into, contents);
+  // A copy takes such a storage over, unless nodes may go on using it.
+  const copy = (target: KvStore, mayBeOnline: boolean) =>
+    copyStore({ ...parts, source: kv, target, sourceName: 'here', targetName: 'there', mayBeOnline });
+  const [online, successor] = [emptyStore(), emptyStore()];
+  await copy(online, true);
+  await expect(openBlobs(online, into).check()).rejects.toThrow(/another installation/);
+  expect(await unfinishedTransfer(kv)).toBeUndefined();
+  await copy(successor, false);
+  await expectContents(successor, into, contents);
+  expect(await unfinishedTransfer(kv)).toMatch(/was moved to there/);
+});
+
+it('what became of the blobs is settled before the target is whole, also when that was cut off', async () => {
+  const [target, into] = [emptyStore(), files(fresh())];
+  const settled: unknown[] = [];
+  const destination = { directory: into.files!.directory };
+  const settle = async (to: unknown) => {
+    settled.push(to);
+    expect(await unfinishedTransfer(target)).toBeDefined();
+    if (settled.length === 1) throw new Error('killed');
+  };
+  const blobs = { options: async () => into, destination, settle };
+  const pipe = () => memorySource(plain, false);
+  await expect(restore(plain, target, into, { blobs, source: pipe() })).rejects.toThrow('killed');
+  const { externalBlobs } = await restore(plain, target, into, { blobs, source: pipe() });
+  expect(settled).toEqual([destination, destination]);
+  expect(externalBlobs).toMatchObject({ count: 20, carried: { count: 20 } });
 });
 
 describe('objects that are missing while a backup is written', () => {
@@ -316,8 +363,10 @@ describe('copying a store with blobs in files', () => {
   it('shares them, and no node starts on the source any more', async () => {
     const into = files(fresh());
     const { kv, contents } = await install(into, [6_000, 70_000]);
+    await kv.transact(async (tx) => tx.set(nodeKeys.fence('asleep'), Buffer.alloc(0)));
     const target = emptyStore();
     expect((await copy(kv, target)).externalBlobs).toMatchObject({ count: 2, isShared: true });
+    expect(await kv.read((reads) => reads.get(nodeKeys.fence('asleep')))).toBeUndefined();
     expect(await unfinishedTransfer(kv)).toMatch(/was moved to embedded:\/there on 20.*start nodes there/);
     expect(await unfinishedTransfer(target)).toBeUndefined();
     expect(await target.read((reads) => reads.get(movedKey))).toBeUndefined();

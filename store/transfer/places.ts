@@ -1,5 +1,5 @@
 /** Where backups lie: a file, standard output or input, an object on S3. */
-import { open as openFile, rename, rm, stat } from 'node:fs/promises';
+import { link, open as openFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { TransferRefused } from './contract.js';
@@ -26,7 +26,7 @@ export interface BackupSource {
 
 const readBytes = 1024 * 1024;
 
-/** A file of mode 0600, written beside its place and renamed at the end. Refuses to write over one that is there. */
+/** A file of mode 0600, written beside its place and put under its name at the end. Refuses to write over one that is there. */
 export async function fileSink(path: string): Promise<BackupSink> {
   if (await stat(path).catch(() => undefined)) throw new TransferRefused(`${path} exists already`);
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
@@ -42,7 +42,7 @@ export async function fileSink(path: string): Promise<BackupSink> {
     async finish() {
       await file.sync().catch(refuse);
       await file.close();
-      await rename(partial, path).catch(refuse);
+      await putUnderName(partial, path).catch(refuse);
       await syncDirectory(dirname(path));
     },
     async abort() {
@@ -52,7 +52,21 @@ export async function fileSink(path: string): Promise<BackupSink> {
   };
 }
 
-/** The rename itself must last, too. */
+/** Unlike a rename a link never replaces what somebody else has put there meanwhile. */
+async function putUnderName(partial: string, path: string): Promise<void> {
+  try {
+    await link(partial, path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // File systems without hard links say so in several ways.
+    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(code ?? '')) throw error;
+    if (await stat(path).catch(() => undefined)) throw new Error('it exists already', { cause: error });
+    return rename(partial, path);
+  }
+  await rm(partial, { force: true });
+}
+
+/** The name itself must last, too. */
 async function syncDirectory(path: string): Promise<void> {
   const directory = await openFile(path, 'r');
   try {

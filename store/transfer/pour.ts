@@ -31,6 +31,10 @@ export interface PourOptions {
   rows(): AsyncIterable<KeyValue[]>;
   /** Called once all rows are written, before they are verified, and again after an interruption in it; throws when they are not what they should be. */
   confirm?(tally: Tally): Promise<void>;
+  /** Called once the target is verified, and again after an interruption in it: what belongs to it outside of its rows. */
+  move?(): Promise<void>;
+  /** Called right before the target is whole, and again after an interruption. May change its rows. */
+  settle?(): Promise<void>;
   /** When the rows are not those of the interrupted attempt: begin anew, or refuse. */
   onChanged: 'restart' | 'refuse';
   totalBytes?: number;
@@ -61,6 +65,7 @@ class Pouring {
 
   async run(): Promise<Tally> {
     await this.#begin();
+    await this.#compareAgain();
     if (this.#marker.stage === 'clearing') await this.#clear();
     if (this.#marker.stage === 'copying') await this.#copy();
     if (this.#marker.stage === 'verifying') await this.#verify();
@@ -98,6 +103,18 @@ class Pouring {
         `the target holds an unfinished ${this.#marker.kind} of ${this.#marker.source}, which is something else`,
       );
     }
+  }
+
+  /** The source of a copy may have been used since the attempt that has read all of it was cut off. A backup doesn't change. */
+  async #compareAgain(): Promise<void> {
+    const { kind, stage, tally } = this.#marker;
+    if (kind !== 'copy' || (stage !== 'verifying' && stage !== 'finishing')) return;
+    const seen = new Tally();
+    for await (const rows of this.#o.rows()) {
+      for (const { key, value } of rows) seen.add(key, value);
+      this.#check('comparing', seen, tally.bytes);
+    }
+    if (tally.differenceTo(seen)) await this.#step({ ...this.#marker, stage: 'clearing' });
   }
 
   async #copy(): Promise<void> {
@@ -227,7 +244,11 @@ class Pouring {
       await reader.close();
     }
     const difference = this.#marker.tally.differenceTo(found);
-    if (difference) throw new TransferRefused(`the target is not what was written to it: ${difference}`);
+    if (difference) {
+      await this.#step({ ...this.#marker, stage: 'clearing' });
+      throw new TransferRefused(`the target is not what was written to it: ${difference}; the same command begins anew`);
+    }
+    await this.#o.move?.();
     await this.#step({ ...this.#marker, stage: 'finishing' });
   }
 
@@ -239,6 +260,7 @@ class Pouring {
       do this.#check('finishing', this.#marker.tally);
       while ((await nodes.releaseClaimsOf(nodeId, Math.floor(clock.nowMs() / 1000))) > 0);
     }
+    await this.#o.settle?.();
     await target.transact(
       async (tx) => {
         const found = await tx.get(markerKey);

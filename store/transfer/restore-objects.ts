@@ -8,7 +8,7 @@ import type { StorageMark } from '../blobs/marked.js';
 import type { ExternalStorages } from '../blobs/storages.js';
 import { KvError, type KvStore } from '../kv/contract.js';
 import type { BackupReader } from './backup-reader.js';
-import { type ClaimMode, claimStorages } from './claim.js';
+import { type BlobDestination, type ClaimMode, claimStorages } from './claim.js';
 import { type OnProgress, TransferInterrupted, TransferRefused } from './contract.js';
 import { marksOf, ObjectWriter, openStoragesFor, type ReadStorageOptions } from './external.js';
 import { plainReader } from './rows.js';
@@ -16,10 +16,14 @@ import { plainReader } from './rows.js';
 export interface RestoreBlobs {
   options: ReadStorageOptions;
   /**
-   * The storages still hold the blobs of the installation that the backup was made of, which is gone: they are completed and used. Otherwise such a storage is
+   * The storages still hold the blobs of the installation that the backup was made of, which is gone: they are written again and used. Otherwise such a storage is
    * refused.
    */
   inPlace?: boolean;
+  /** Where they go instead of where the settings in the backup say. */
+  destination?: BlobDestination;
+  /** Lets the settings in the target say so, before it is whole; also after an interruption. May be called again. */
+  settle?(destination: BlobDestination): Promise<void>;
 }
 
 export interface RestoreParts {
@@ -88,7 +92,8 @@ export class StorageFilling {
     const { mark, isResumed } = await claimStorages(target, random, { mode: this.#mode, places });
     const storages =
       this.#mode === 'in-place' ? await this.#inPlace(place, options, before) : await this.#own(place, options, before, mark);
-    const writer = new ObjectWriter(storages, isResumed || this.#mode === 'in-place');
+    const isInPlace = this.#mode === 'in-place';
+    const writer = new ObjectWriter(storages, { mayHaveSome: isResumed || isInPlace, writesAgain: isInPlace });
     this.#writers.set(place, writer);
     return writer;
   }

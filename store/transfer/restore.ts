@@ -3,7 +3,8 @@ import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { KeyValue, KvStore } from '../kv/contract.js';
 import { confirmTotals, verifyBackup } from './backup.js';
 import { BackupReader } from './backup-reader.js';
-import { type OnProgress, TransferRefused, type TransferTotals } from './contract.js';
+import { type BlobOutcome, noteOutcome, settleBlobs } from './claim.js';
+import { type ExternalTotals, type OnProgress, TransferRefused, type TransferTotals } from './contract.js';
 import { countExternal } from './external.js';
 import type { BackupSource } from './places.js';
 import { pour } from './pour.js';
@@ -31,18 +32,20 @@ export interface RestoreOptions {
  * by block, and its target stays unusable until its end has been seen. Throws `TransferRefused`, `TransferInterrupted`, `BackupDamaged`, `KvError`.
  */
 export async function restoreBackup(options: RestoreOptions): Promise<TransferTotals> {
-  const { source, target, clusterKeys, clock, logger, onProgress, signal } = options;
+  const { source, target, clusterKeys, clock, random, logger, onProgress, signal } = options;
   let told: TransferTotals | undefined;
   if (source.isRepeatable) {
     const verified = await verifyBackup({ source, clusterKeys, onProgress, signal });
     if (!verified.totals) throw new TransferRefused('the backup is encrypted: the cluster key is needed');
     told = verified.totals;
+    refuseLeftOut(told.externalBlobs, options);
   }
   const reader = await BackupReader.open(source.open(), clusterKeys);
   try {
     if (!reader.isReadable) throw new TransferRefused('the backup is encrypted: the cluster key is needed');
     const { backupId, createdAt } = reader.head;
     const read = new Tally();
+    let outcome: BlobOutcome | undefined;
     const tally = await pour({
       target,
       clock,
@@ -54,6 +57,13 @@ export async function restoreBackup(options: RestoreOptions): Promise<TransferTo
       confirm: async () => {
         await restoreObjects(reader, options, told?.externalBlobs.carried?.bytes);
         confirmTotals(reader, read);
+        const totals = (told ?? reader.trailer)?.externalBlobs ?? (await countExternal(target));
+        refuseLeftOut(totals, options);
+        const { inPlace, destination } = options.blobs ?? {};
+        await noteOutcome(target, random, { totals, keepsMarks: inPlace === true, ...(destination && { destination }) });
+      },
+      settle: async () => {
+        outcome = await settleBlobs(target, options.blobs);
       },
       onChanged: 'refuse',
       totalBytes: told?.bytes,
@@ -62,10 +72,18 @@ export async function restoreBackup(options: RestoreOptions): Promise<TransferTo
       signal,
     });
     logger.info({ keys: tally.keys, bytes: tally.bytes, backupId }, 'backup restored');
-    return { ...tally.totals(), externalBlobs: (told ?? reader.trailer)?.externalBlobs ?? (await countExternal(target)) };
+    return { ...tally.totals(), externalBlobs: outcome?.totals ?? (await countExternal(target)) };
   } finally {
     await reader.close();
   }
+}
+
+/** The storage that blobs were left in is that of the saved installation: perhaps it runs. */
+function refuseLeftOut({ count, carried }: ExternalTotals, { blobs }: RestoreOptions): void {
+  if (count === 0 || carried || blobs?.inPlace) return;
+  throw new TransferRefused(
+    `${count} blobs in files or on S3 were left out of this backup: say --blobs-in-place when the installation that it was made of is gone for good`,
+  );
 }
 
 async function* tallied(pages: AsyncIterable<KeyValue[]>, tally: Tally): AsyncGenerator<KeyValue[], void, undefined> {

@@ -1,3 +1,5 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { S3mini } from 's3mini';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
@@ -26,6 +28,41 @@ it('takes its place from the address and the environment', () => {
     region: 'us-east-1',
   });
 });
+
+it.each([
+  ['tells of its failure in the body of a 200 only', '<Error><Code>InternalError</Code></Error>', 0, /did not join its parts/],
+  ['has joined less than was sent', completed('<ETag>"e-1"</ETag>'), 99, /has 99 bytes after 100 were sent/],
+  ['has joined all', completed('<ETag>"e-1"</ETag>'), 100, undefined],
+])('a service that %s', async (_, answer, heldBytes, refusal) => {
+  let isJoined = false;
+  const server = createServer((request, response) => {
+    request.resume().on('end', () => {
+      const upload = '<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>';
+      if (request.method === 'HEAD') response.writeHead(isJoined ? 200 : 404, { 'content-length': heldBytes }).end();
+      else if (request.method === 'PUT') response.writeHead(200, { etag: '"p"' }).end();
+      else if (request.method !== 'POST') response.writeHead(204).end();
+      else {
+        isJoined = request.url!.includes('uploadId');
+        response.writeHead(200, { 'content-type': 'application/xml' }).end(isJoined ? answer : upload);
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  try {
+    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const sink = await s3Sink({ endpoint, region: 'r', accessKeyId: 'a', secretAccessKey: 'b' }, 'bucket', 'key');
+    await sink.write(Buffer.alloc(100));
+    if (refusal) await expect(sink.finish()).rejects.toThrow(refusal);
+    else await sink.finish();
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+function completed(etag: string): string {
+  return `<CompleteMultipartUploadResult><Key>key</Key>${etag}</CompleteMultipartUploadResult>`;
+}
 
 describe.runIf(machineHasSwift())('a backup on S3', () => {
   let swift: SwiftServer;

@@ -56,6 +56,7 @@ export async function s3Sink(place: S3Place, bucket: string, key: string): Promi
   const parts: UploadPart[] = [];
   let gathered: Uint8Array[] = [];
   let bytes = 0;
+  let sentBytes = 0;
   const partBytes = () => Math.min(maxPartBytes, firstPartBytes * 2 ** Math.floor(parts.length / partsPerSize));
   const flush = async () => {
     const body = Buffer.concat(gathered);
@@ -64,6 +65,7 @@ export async function s3Sink(place: S3Place, bucket: string, key: string): Promi
     for (let attempt = 1; ; attempt++) {
       try {
         parts.push(await s3.uploadPart(key, uploadId, body, parts.length + 1));
+        sentBytes += body.length;
         return;
       } catch (error) {
         if (attempt === partAttempts) failed(error);
@@ -80,7 +82,11 @@ export async function s3Sink(place: S3Place, bucket: string, key: string): Promi
     },
     async finish() {
       if (bytes > 0 || parts.length === 0) await flush();
-      await s3.completeMultipartUpload(key, uploadId, parts).catch(failed);
+      const { etag } = await s3.completeMultipartUpload(key, uploadId, parts).catch(failed);
+      // A service that began to answer 200 can tell of its failure only in the body.
+      if (!etag) failed('the service did not join its parts');
+      const found = await s3.getContentLength(key).catch(failed);
+      if (found !== sentBytes) failed(`the object has ${found} bytes after ${sentBytes} were sent`);
     },
     abort: async () => void (await s3.abortMultipartUpload(key, uploadId).catch(() => undefined)),
   };

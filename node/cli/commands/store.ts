@@ -11,6 +11,7 @@ import {
   parseStoreAddress,
   type StoreAddress,
 } from '../../../store/kv/index.js';
+import { SettingsError } from '../../../store/settings/index.js';
 import {
   BackupDamaged,
   type BackupSink,
@@ -21,6 +22,7 @@ import {
   fileSource,
   type OnProgress,
   parseS3Url,
+  type RestoreBlobs,
   restoreBackup,
   s3FromEnvironment,
   s3Sink,
@@ -144,7 +146,7 @@ function checkUsage(name: keyof typeof verbs, positionals: string[], values: Par
 
 /** What its operator must know of blobs outside of the store. */
 function remindOfBlobs(blobs: ExternalTotals | undefined): void {
-  if (!blobs || blobs.count === 0) return;
+  if (!blobs || (blobs.count === 0 && !blobs.isShared)) return;
   const { count, bytes, carried, gone, damaged, isShared } = blobs;
   const tell = (sentence: string) => process.stderr.write(`starling: ${sentence}\n`);
   if (isShared) {
@@ -193,23 +195,28 @@ async function copy({ config, values, logger, onProgress, signal }: Run): Promis
   const places = copiedBlobPlaces(values);
   const started = performance.now();
   const totals = await opened(from, logger, false, (source) =>
-    opened(to, logger, true, async (target) => {
-      const copied = await copyStore({
+    opened(to, logger, true, (target) =>
+      copyStore({
         source,
         target,
         sourceName: describeStoreAddress(from),
         targetName: describeStoreAddress(to),
-        ...(places && { blobs: { from: storageOptions(config, logger), to: storageOptions(config, logger, places) } }),
+        ...(places && {
+          blobs: {
+            from: storageOptions(config, logger),
+            to: storageOptions(config, logger, places),
+            destination: places,
+            settle: (destination) => settleOrTell(config, target, destination, logger),
+          },
+        }),
         clock,
         random,
         logger,
         mayBeOnline: values.online === true,
         onProgress,
         signal,
-      });
-      if (places && copied.externalBlobs.carried) await settleBlobPlaces(config, target, places, logger);
-      return copied;
-    }),
+      }),
+    ),
   );
   return { ...totals, seconds: secondsSince(started) };
 }
@@ -218,10 +225,10 @@ async function backup({ config, values, positionals, logger, onProgress, signal 
   const address = addressOf(values.from, '--from', config);
   const clusterKey = values.encrypt ? loadClusterKeys({ config, isStoreSealed: true, random })[0] : undefined;
   const started = performance.now();
-  const write = async (from: Parameters<typeof writeBackup>[0]['from']) =>
+  const write = (from: Parameters<typeof writeBackup>[0]['from'], sink: BackupSink) =>
     writeBackup({
       from,
-      sink: await sinkAt(positionals[0]!),
+      sink,
       software: version,
       ...(clusterKey && { clusterKey }),
       ...(values['without-blobs'] !== true && { blobs: storageOptions(config, logger) }),
@@ -234,13 +241,25 @@ async function backup({ config, values, positionals, logger, onProgress, signal 
   // The embedded store belongs to one process, perhaps a node's: its backup is read beside that.
   const result =
     address.backend === 'embedded'
-      ? await write({
-          view: await openEmbeddedView(address.directory),
-          backend: 'embedded',
-          newest: () => openEmbeddedView(address.directory),
-        })
-      : await opened(address, logger, false, (store) => write({ store }));
+      ? await backUpEmbedded(address.directory, positionals[0]!, write)
+      : await opened(address, logger, false, async (store) => write({ store }, await sinkAt(positionals[0]!)));
   return { ...result, seconds: secondsSince(started) };
+}
+
+async function backUpEmbedded<T>(
+  directory: string,
+  place: string,
+  write: (from: Parameters<typeof writeBackup>[0]['from'], sink: BackupSink) => Promise<T>,
+): Promise<T> {
+  const view = await openEmbeddedView(directory);
+  let sink: BackupSink;
+  try {
+    sink = await sinkAt(place);
+  } catch (error) {
+    await view.close();
+    throw error;
+  }
+  return write({ view, backend: 'embedded', newest: () => openEmbeddedView(directory) }, sink);
 }
 
 async function verify({ config, positionals, onProgress, signal }: Run): Promise<Record<string, unknown>> {
@@ -262,14 +281,30 @@ async function restore({ config, values, positionals, logger, onProgress, signal
   const started = performance.now();
   const source = sourceAt(positionals[0]!);
   const places = blobPlacesIn(values);
-  const blobs = { options: storageOptions(config, logger, places), inPlace: values['blobs-in-place'] === true };
   const totals = await opened(address, logger, true, async (target) => {
     const clusterKeys = keysOf(config);
-    const restored = await restoreBackup({ source, target, clusterKeys, blobs, clock, random, logger, onProgress, signal });
-    if (restored.externalBlobs.carried) await settleBlobPlaces(config, target, places, logger);
-    return restored;
+    const blobs: RestoreBlobs = {
+      options: storageOptions(config, logger, places),
+      inPlace: values['blobs-in-place'] === true,
+      destination: places,
+      settle: (destination) => settleOrTell(config, target, destination, logger),
+    };
+    return restoreBackup({ source, target, clusterKeys, blobs, clock, random, logger, onProgress, signal });
   });
   return { ...totals, seconds: secondsSince(started) };
+}
+
+/** Settings that refuse this can still be put right by hand, in a store that is whole: it is no reason to leave it half-made for good. */
+async function settleOrTell(config: Config, target: KvStore, places: BlobPlaces, logger: Logger): Promise<void> {
+  try {
+    await settleBlobPlaces(config, target, places, logger);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    logger.warn(
+      { err: error, places },
+      'the settings do not take where the blobs are: set blobs.files.directory or blobs.s3.bucket',
+    );
+  }
 }
 
 /** Where `--blobs copy` takes them. */

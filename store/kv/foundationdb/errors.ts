@@ -17,6 +17,9 @@ export const fdbCodes = {
 
 const tooLarge = new Set([2101, 2102, 2103]);
 
+/** A commit that ends like this was cut off on this side (cancelled, a broken promise, an internal error): nothing says that it was not sent. */
+const cutOff = new Set([fdbCodes.transactionCancelled, 1100, fdbCodes.operationCancelled, 4000, 4100] as number[]);
+
 /** What the client library itself says of a number (`fdb_error_predicate`). */
 export interface ErrorPredicates {
   mayHaveCommitted(code: number): boolean;
@@ -47,6 +50,7 @@ export function toKvError(error: unknown, step: FailedStep, predicates: ErrorPre
   // A storage server that lags (1009, 1037), throttling, a proxy short of memory, a client library that gives way to another (1039):
   // the same work at a newer version is harmless.
   if (predicates.isRetryable(code)) return new KvError('too-old', message, undefined, options);
+  if (step === 'commit' && cutOff.has(code)) return new KvError('commit-unknown', message, undefined, options);
   // What a caller did wrong (a key outside the range, an inverted range) is no state of the store.
   if (code >= 2000 && code < 2100) return error;
   return new KvError('unavailable', message, reasonOf(code), options);

@@ -113,6 +113,8 @@ describe('error numbers', () => {
     [1213, 'too-old', undefined],
     [1021, 'commit-unknown', undefined],
     [1039, 'commit-unknown', undefined],
+    [1025, 'commit-unknown', undefined],
+    [1101, 'commit-unknown', undefined],
     [1031, 'unavailable', 'outage'],
     [1032, 'unavailable', 'outage'],
     [1038, 'unavailable', 'outage'],
@@ -129,6 +131,7 @@ describe('error numbers', () => {
 
   it('only a commit can be unknown', () => {
     expect(mapped(1039, 'read')).toMatchObject({ code: 'too-old' });
+    expect(mapped(1101, 'read')).toMatchObject({ code: 'unavailable' });
   });
 
   it('leaves other errors and mistakes of the caller as they are', () => {

@@ -22,6 +22,10 @@ const checkPatienceMs = 5_000;
 const timeoutOption = 500;
 /** Native transactions kept for the next attempt. */
 const maxIdle = 256;
+/** Timeouts count from the last reset, in 31 bits of milliseconds: one that has lain for longer is made new first. */
+const maxIdleMs = 60_000;
+/** Between two tries of `check()`. */
+const checkPauseMs = 100;
 /** `check()` claims to write this key, so that its commit goes the whole way to the disks and changes nothing. */
 const checkKey = Buffer.from([0xfe, 0xff, 0xff, 0xff, 0x73, 0x74, 0x61, 0x72, 0x6c, 0x69, 0x6e, 0x67]);
 
@@ -69,7 +73,7 @@ export class FoundationSource implements TransactionSource, TransactionHost {
     if (this.#closing) throw closedError();
     const silent = () => new KvError('unavailable', `the cluster has not answered within ${checkPatienceMs} ms`, 'outage');
     try {
-      await withPatience(this.clock, checkPatienceMs, this.#writeNothing(), silent);
+      await withPatience(this.clock, checkPatienceMs, this.#writeNothingAtLast(), silent);
     } catch (error) {
       if (!(error instanceof KvError) || error.code === 'unavailable') throw error;
       throw new KvError('unavailable', error.message, error.reason ?? 'outage', { cause: error });
@@ -83,7 +87,12 @@ export class FoundationSource implements TransactionSource, TransactionHost {
 
   lend(): Loan {
     if (this.#closing) throw closedError();
-    const loan = this.#idle.pop() ?? { native: this.#database.createTransaction(), freshAtMs: this.clock.monotonicMs() };
+    const now = this.clock.monotonicMs();
+    let loan = this.#idle.pop() ?? { native: this.#database.createTransaction(), freshAtMs: now };
+    if (now - loan.freshAtMs > maxIdleMs) {
+      loan.native.reset();
+      loan = { native: loan.native, freshAtMs: now };
+    }
     this.#lent.add(loan);
     return loan;
   }
@@ -102,6 +111,11 @@ export class FoundationSource implements TransactionSource, TransactionHost {
 
   /** After `commitPatienceMs` the outcome is `commit-unknown`, and a run that follows waits in `begin` until it is decided. */
   commit(loan: Loan): Promise<bigint> {
+    // `close` waits for the commits that it knows of and cancels everything else.
+    if (this.#closing) {
+      this.takeBack(loan);
+      return Promise.reject(closedError());
+    }
     // Without the timeout the client keeps at it until the outcome is known, or until a commit of its own has made sure that
     // this one can't happen any more. The timeout would cut that short, and the commit could overtake the next run.
     loan.native.setOption(timeoutOption, 0);
@@ -121,7 +135,9 @@ export class FoundationSource implements TransactionSource, TransactionHost {
 
   asKvError(error: unknown, step: FailedStep): unknown {
     const code = fdbCodeOf(error);
-    if (this.#closing && (code === fdbCodes.transactionCancelled || code === fdbCodes.operationCancelled)) return closedError();
+    // A commit that was cut off may have happened all the same.
+    if (step !== 'commit' && this.#closing && (code === fdbCodes.transactionCancelled || code === fdbCodes.operationCancelled))
+      return closedError();
     return toKvError(error, step, this.#predicates);
   }
 
@@ -141,6 +157,19 @@ export class FoundationSource implements TransactionSource, TransactionHost {
   #decided(): Promise<unknown> {
     const silent = () => new KvError('unavailable', 'an earlier commit has not been decided yet', 'outage');
     return withPatience(this.clock, commitPatienceMs, Promise.allSettled(this.#undecided), silent);
+  }
+
+  /** A recovery of the cluster refuses single attempts for a moment, which is no outage. */
+  async #writeNothingAtLast(): Promise<void> {
+    const giveUpAtMs = this.clock.monotonicMs() + checkPatienceMs;
+    for (;;) {
+      try {
+        return await this.#writeNothing();
+      } catch (error) {
+        if (!(error instanceof KvError && error.retryable) || this.clock.monotonicMs() >= giveUpAtMs) throw error;
+        await this.clock.sleep(checkPauseMs);
+      }
+    }
   }
 
   async #writeNothing(): Promise<void> {

@@ -191,6 +191,8 @@ export class FoundationTransaction implements KvTransaction, Attempt {
 
   async #commitWrites(): Promise<bigint> {
     if (this.#floor) await this.#floor;
+    // Otherwise the commit would take its version whenever the cluster answers, and could come long after it was called unknown.
+    if (this.#pinnedAtMs === undefined) await this.#readVersion();
     const watched = await this.#watchedValues();
     this.#assertFresh();
     const native = this.#native();
