@@ -5,7 +5,7 @@ import type { SaslBackend } from '../protocols/sasl/contract.js';
 import type { ScramSettings } from '../protocols/sasl/index.js';
 import { type SmtpHandler, type SmtpMode, SmtpSession } from '../protocols/smtp/server/index.js';
 import type { Config, ListenerConfig, NodeRole } from './config/schema.js';
-import { type CertificateStore, type ListenerConnection, TcpListener, type TlsInfo } from './listeners/index.js';
+import { type CertificateStore, type ListenerConnection, TcpListener, type TlsInfo, trustedProxies } from './listeners/index.js';
 import { OpenSessions } from './sessions.js';
 import { imapLimits, live, smtpLimits } from './settings/index.js';
 import type { Stores } from './stores.js';
@@ -71,6 +71,7 @@ export class LineListeners {
           turnedAwayTotal.inc({ listener: settings.name });
           turnAway(connection, unavailableLine(protocol, dependencies.config.hostname));
         },
+        ...(settings.proxyProtocol ? { proxyProtocol: trustedProxies(settings.proxyProtocol) } : {}),
         refusal: refusals[protocol],
         logger,
       });

@@ -5,8 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
-import type { LeaderLeases } from '../cluster/leases/index.js';
-import { type Membership, NodeIdTaken } from '../cluster/membership/index.js';
+import { NodeIdTaken } from '../cluster/membership/index.js';
 import { enableProcessMetrics, gauge, type Logger } from '../ops/telemetry/index.js';
 import { SystemResolver } from '../protocols/dns/index.js';
 import { HttpServer, Router, type TlsCertificate, verifyCertificate } from '../protocols/http/index.js';
@@ -16,12 +15,13 @@ import { type ControlServer, maxSocketPathBytes, startControlServer } from './ap
 import { type Readiness, registerHealth, registerMetrics } from './api/health.js';
 import type { NodeFace } from './api/operations.js';
 import { createSaslBackend } from './authentication.js';
+import { type NodeCluster, openNodeCluster } from './cluster.js';
 import type { Config } from './config/schema.js';
 import { installationSecret } from './installation.js';
 import { LineListeners } from './line-listeners.js';
-import { CertificateStore, loadOrMakeSelfSigned } from './listeners/index.js';
+import { CertificateStore, loadOrMakeSelfSigned, trustedProxies } from './listeners/index.js';
 import { createDelivery, createDirectDelivery, createReceiver, type Delivery, type Receiver } from './mailflow/index.js';
-import { createNodeLeases, createNodeMembership, describeNodes, reasonToRefuse, storeProblems } from './membership.js';
+import { reasonToRefuse, storeProblems } from './membership.js';
 import { createPurger, createQueueRunner, type Purger, type QueueRunner } from './services/index.js';
 import type { FirstSettings } from './settings/index.js';
 import { liveMailflowSettings } from './settings/mailflow.js';
@@ -57,6 +57,8 @@ export interface StartOptions {
   isHeldBack?: boolean;
   /** The cluster's settings, if this is the first start of an installation. */
   firstSettings?: FirstSettings;
+  /** Ends the wait for a store that can't be reached; `startNode` throws its reason then. */
+  signal?: AbortSignal;
 }
 
 /** Starts a node. Throws `StartError` with a sentence for its operator. */
@@ -68,14 +70,21 @@ export async function startNode(config: Config, options: StartOptions): Promise<
     throw new StartError(
       `the path ${controlPath} is longer than the ${maxSocketPathBytes} bytes that a socket may have: choose a shorter data directory`,
     );
-  const stores = await openStores(config, { logger, firstSettings: options.firstSettings });
-  const node = new Node(config, stores, logger);
+  const stores = await openStores(config, { logger, firstSettings: options.firstSettings, waiting: { signal: options.signal } });
+  let cluster: NodeCluster | undefined;
+  let node: Node | undefined;
   try {
+    cluster = await openNodeCluster({ config, stores, logger });
+    node = new Node(config, stores, cluster, logger);
     await node.start(await certificateFor(config, logger));
     if (!options.isHeldBack) node.setReady();
     return node;
   } catch (error) {
-    await node.abandon();
+    if (node) await node.abandon();
+    else {
+      await cluster?.close();
+      await stores.close();
+    }
     if (error instanceof KvError || error instanceof NodeIdTaken || isListenError(error))
       throw new StartError((error as Error).message, { cause: error });
     throw error;
@@ -107,20 +116,18 @@ async function nodeCertificate(config: Config, logger: Logger): Promise<TlsCerti
 
 class Node implements RunningNode {
   readonly stopped: Promise<void>;
-  readonly #nodeId: string;
   readonly #startedAtMs: number;
   readonly #certificates: CertificateStore;
   readonly #delivery: Delivery;
-  readonly #membership: Membership;
-  readonly #leases: LeaderLeases;
   readonly #runner: QueueRunner;
   readonly #receiver: Receiver;
   readonly #purger: Purger;
+  #endPurge: (() => Promise<void>) | undefined;
   readonly #router = new Router();
   #lines: LineListeners | undefined;
   #https: HttpServer[] = [];
   #control: ControlServer | undefined;
-  isFenced = false;
+  #isStarted = false;
   #isReady = false;
   #isDraining = false;
   #finish!: () => void;
@@ -128,43 +135,33 @@ class Node implements RunningNode {
   constructor(
     readonly config: Config,
     readonly stores: Stores,
+    readonly cluster: NodeCluster,
     readonly logger: Logger,
   ) {
     const { clock, random } = stores;
     this.stopped = new Promise((resolve) => {
       this.#finish = resolve;
     });
-    this.#nodeId = random.bytes(16).toString('hex');
     this.#startedAtMs = clock.nowMs();
     this.#certificates = new CertificateStore({ logger });
     const settings = liveMailflowSettings(stores.settings, config.hostname);
     const { servers } = config.dns;
     const resolver = new SystemResolver(servers.length > 0 ? { servers } : {});
     const shared = { ...stores, logger, settings };
-    this.#delivery = createDelivery({ ...shared, resolver });
-    // Whoever declared this node dead has its claims: it must not go on taking mail that it can't deliver.
-    const onFenced = () => {
-      if (this.isFenced) return;
-      this.isFenced = true;
-      logger.fatal({ nodeId: this.#nodeId }, 'another node has declared this one dead; stopping');
-      // Others have begun on the same deliveries: what a remote host has not taken yet must not be sent from here as well.
-      void this.#runner.stop();
-      this.drain();
-    };
-    const node = { nodeId: this.#nodeId, incarnation: 1 };
-    this.#membership = createNodeMembership({ config, stores, logger, node, onFenced });
-    this.#leases = createNodeLeases(stores, logger, this.#nodeId);
+    const { membership } = cluster;
+    const mayWork = () => membership.standing === 'joined';
+    this.#delivery = createDelivery({ ...shared, resolver, maySend: mayWork });
     this.#runner = createQueueRunner({
       queue: stores.queue,
-      node,
+      node: cluster.node,
       clock,
       random,
       logger,
       deliver: (job, signal) => this.#delivery.deliver(job, signal),
       putOff: (job, error) => this.#delivery.putOff(job, error),
-      members: () => this.#membership.members('queue'),
-      mayWork: () => this.#membership.standing === 'joined',
-      onFenced,
+      shares: () => membership.shares('queue'),
+      mayWork,
+      onFenced: () => cluster.fenced(),
       limits: { maxRemoteDeliveries: stores.settings.current.outbound.maxConcurrentDeliveries },
     });
     stores.settings.onChange(({ outbound }) => this.#runner.setLimits({ maxRemoteDeliveries: outbound.maxConcurrentDeliveries }));
@@ -174,31 +171,48 @@ class Node implements RunningNode {
       desk: this.#runner,
       authBackend: createSaslBackend(stores.directory, logger),
     });
-    const purgeLease = this.#leases.contend('purge');
-    this.#purger = createPurger({ ...stores, settings: {}, logger, isOurs: () => purgeLease.isHeld });
+    this.#purger = createPurger({ ...stores, settings: {}, logger });
+    this.#heedCluster();
+  }
+
+  get isFenced(): boolean {
+    return this.cluster.isFenced;
+  }
+
+  #heedCluster(): void {
+    const { cluster, logger } = this;
+    // Whoever declared this node dead has its claims: it must not go on taking mail that it can't deliver.
+    cluster.onFenced(() => {
+      logger.fatal({ nodeId: cluster.nodeId }, 'another node has declared this one dead; stopping');
+      // Others have begun on the same deliveries: what a remote host has not taken yet must not be sent from here as well.
+      void this.#runner.stop();
+      this.drain();
+    });
+    cluster.onWork(() => this.#runner.wake());
+    cluster.membership.onDrainRequested(() => {
+      logger.info({ nodeId: cluster.nodeId }, 'an operator wants this node to drain');
+      this.drain();
+    });
   }
 
   async start(certificate: TlsCertificate): Promise<void> {
-    const { config, stores, logger } = this;
+    const { config, stores, cluster, logger } = this;
     this.#certificates.replace([certificate]);
     const fakeSaltKey = await installationSecret(stores.kv, 'scram-fake-salt', stores.random);
-    // The embedded store belongs to one process: whatever an earlier one had claimed is ours now.
-    await this.#membership.join({ isStoreExclusive: stores.kv.backend === 'embedded' });
-    await this.#leases.start();
-    const wakeRunner = () => this.#runner.wake();
-    this.#membership.onChange(wakeRunner);
-    this.#membership.onStanding(wakeRunner);
+    await cluster.join();
+    if (this.isFenced) throw new StartError('another node has declared this one dead while it was starting');
     if (config.roles.includes('queue')) this.#runner.start();
     stores.settings.follow();
     this.#receiver.start();
-    this.#purger.start();
+    const { work, intervalMs } = this.#purger;
+    this.#endPurge = cluster.leases.whileLeader('purge', work, { pauseMs: intervalMs });
     this.#lines = new LineListeners({
       config,
       stores,
       certificates: this.#certificates,
       smtpHandler: this.#receiver.handler,
       sasl: this.#receiver.handler.authBackend!,
-      reasonToRefuse: () => reasonToRefuse(this.#membership),
+      reasonToRefuse: () => reasonToRefuse(cluster.membership),
       // As real secrets are, so that a fake challenge gives nothing away (RFC 5802).
       scram: { iterations: scramIterations, saltBytes: scramSaltBytes, fakeSaltKey },
       logger,
@@ -207,12 +221,18 @@ class Node implements RunningNode {
     await this.#startHttp();
     this.#control = await startControlServer(join(config.data, 'control.sock'), { stores, node: this.#face() }, logger);
     nodeInfo.set({ version, backend: stores.kv.backend }, 1);
-    logger.info({ nodeId: this.#nodeId, listeners: config.listeners.map(({ name, port }) => `${name}:${port}`) }, 'node started');
+    const gossip = cluster.gossip?.identity.addresses.map(({ host, port }) => `${host}:${port}`);
+    logger.info(
+      { nodeId: cluster.nodeId, listeners: config.listeners.map(({ name, port }) => `${name}:${port}`), gossip },
+      'node started',
+    );
+    this.#isStarted = true;
+    if (this.#isDraining) this.#end();
   }
 
   /** After a start that failed half-way: lets go of everything. */
   async abandon(): Promise<void> {
-    await Promise.all([this.#runner.stop(), this.#purger.stop(), this.#lines?.close()]);
+    await Promise.all([this.#runner.stop(), this.#endPurge?.(), this.#lines?.close()]);
     this.#delivery.close();
     await this.#leave();
     await Promise.all(this.#https.map((server) => server.stop(0)));
@@ -221,13 +241,18 @@ class Node implements RunningNode {
 
   setReady(): void {
     this.#isReady = true;
-    if (!this.#isDraining) void this.#membership.setState('ready');
+    if (!this.#isDraining) void this.cluster.membership.setState('ready');
   }
 
   drain(): void {
     if (this.#isDraining) return;
     this.#isDraining = true;
     nodeDraining.set(1);
+    // Asked for in the middle of the start: what is being opened can be closed when it is open.
+    if (this.#isStarted) this.#end();
+  }
+
+  #end(): void {
     const giveUp = (error: unknown) => {
       this.logger.fatal({ err: error }, 'the node could not stop in good order');
       process.exit(1);
@@ -243,7 +268,7 @@ class Node implements RunningNode {
     const { config, logger } = this;
     registerHealth(this.#router, { probe: () => this.#probe(), isDraining: () => this.#isDraining });
     registerMetrics(this.#router);
-    for (const { name, host, port, protocol, tls, maxConnections } of config.listeners) {
+    for (const { name, host, port, protocol, tls, maxConnections, proxyProtocol } of config.listeners) {
       if (protocol !== 'http' || !config.roles.includes('http')) continue;
       const isTls = tls === 'implicit';
       const server = new HttpServer({
@@ -253,6 +278,7 @@ class Node implements RunningNode {
         logger: logger.child({ listener: name }),
         router: this.#router,
         maxConnections,
+        ...(proxyProtocol ? { proxyProtocol: trustedProxies(proxyProtocol) } : {}),
         ...(isTls ? { tls: { certificates: this.#certificates.certificates } } : {}),
       });
       if (isTls) this.#certificates.onChange((certificates) => server.setCertificates(certificates));
@@ -263,7 +289,7 @@ class Node implements RunningNode {
 
   async #probe(): Promise<Readiness> {
     if (!this.#isReady) return { ready: false, reasons: ['The node is starting.'] };
-    const refusal = reasonToRefuse(this.#membership);
+    const refusal = reasonToRefuse(this.cluster.membership);
     if (refusal !== undefined) return { ready: false, reasons: [refusal] };
     const reasons = await storeProblems(this.stores);
     return { ready: reasons.length === 0, reasons };
@@ -278,11 +304,11 @@ class Node implements RunningNode {
     this.#lines?.stopAccepting();
     await Promise.all([
       // The others take its share of the work from here on; its claims stay its own until it leaves.
-      this.#within(deadlineMs, this.#membership.setState('draining')),
+      this.#within(deadlineMs, this.cluster.membership.setState('draining')),
       this.#receiver.drain(deadlineMs),
       this.#within(deadlineMs, this.#lines?.sessions.drain()),
       this.#runner.drain(deadlineMs),
-      this.#purger.drain(deadlineMs),
+      this.#within(deadlineMs, this.cluster.leases.release()),
     ]);
     // Who used up the time hears of it, too.
     await this.#within(clock.monotonicMs() + partingMs, this.#lines?.sessions.stop());
@@ -296,10 +322,11 @@ class Node implements RunningNode {
     this.logger.info({ milliseconds: Math.round(clock.monotonicMs() - startMs) }, 'stopped');
   }
 
-  /** Gives back leases, claims, row and fence, so that the others need not wait for a term. */
+  /** What can't be given back in time is left for the others to find; whatever happens, nothing is said over gossip any more. */
   async #leave(): Promise<void> {
-    const leaving = this.#leases.release().then(() => this.#membership.leave());
-    await this.#within(this.stores.clock.monotonicMs() + leaveMs, leaving);
+    const { clock } = this.stores;
+    await this.#within(clock.monotonicMs() + leaveMs, this.cluster.leave());
+    await this.#within(clock.monotonicMs() + partingMs, this.cluster.close());
   }
 
   /** Waits for `work`, but no longer than until the deadline. */
@@ -314,7 +341,7 @@ class Node implements RunningNode {
   #face(): NodeFace {
     return {
       describe: async () => ({
-        id: this.#nodeId,
+        id: this.cluster.nodeId,
         hostname: this.config.hostname,
         pid: process.pid,
         version,
@@ -326,8 +353,9 @@ class Node implements RunningNode {
         claims: this.#runner.size,
         residentBytes: process.memoryUsage.rss(),
       }),
-      nodes: () => describeNodes(this.#membership.nodes(), this.stores.queue),
+      nodes: () => this.cluster.describe(this.stores.queue),
       drain: () => this.drain(),
+      requestDrain: (nodeId) => this.cluster.membership.requestDrain(nodeId),
       certificates: () =>
         this.#certificates.certificates.map(({ names, notBeforeMs, notAfterMs }) => ({
           names,

@@ -110,10 +110,30 @@ describe('a node of the cluster', () => {
   it('is shown to operators with its claims, as the one that is asked sees it', async () => {
     const [a, b] = (await open(2)) as [Opened, Opened];
     await accept(b);
-    const rows = await describeNodes(a.membership.nodes(), a.queue);
+    const shares = [a, b].map(({ node }) => ({ nodeId: node.nodeId }));
+    const leases = [{ job: 'purge', nodeId: b.node.nodeId, epoch: 3 }];
+    const rows = await describeNodes({ nodes: a.membership.nodes(), shares, leases }, a.queue);
     expect(rows).toMatchObject([
-      { id: a.node.nodeId, isThisNode: true, state: 'ready', health: 'alive', claims: 0, addresses: ['smtp [::1]:25'] },
-      { id: b.node.nodeId, isThisNode: false, hostname: 'mx1.example.test', state: 'ready', claims: 1, roles: ['queue'] },
+      {
+        id: a.node.nodeId,
+        isThisNode: true,
+        state: 'ready',
+        health: 'alive',
+        claims: 0,
+        shards: 32,
+        leases: [],
+        addresses: ['smtp [::1]:25'],
+      },
+      {
+        id: b.node.nodeId,
+        isThisNode: false,
+        hostname: 'mx1.example.test',
+        state: 'ready',
+        claims: 1,
+        shards: 32,
+        leases: ['purge'],
+        roles: ['queue'],
+      },
     ]);
   });
 

@@ -1,8 +1,9 @@
-/** This node as a member of the cluster: what it says of itself, what others free when it dies, and the jobs that one node does for all. */
-import { createLeaderLeases, type LeaderLeases } from '../cluster/leases/index.js';
-import { createMembership, type Membership, type NodeView } from '../cluster/membership/index.js';
+/** This node as a member of the cluster: what it says of itself, what others free when it dies, what it refuses, and how operators see the others. */
+import type { Gossip } from '../cluster/gossip/contract.js';
+import type { LeaseHolder } from '../cluster/leases/index.js';
+import { createMembership, type FailureTiming, type Membership, type NodeView } from '../cluster/membership/index.js';
 import type { Logger } from '../ops/telemetry/index.js';
-import type { Queue } from '../store/queue/index.js';
+import { type Queue, type QueueShare, shardOwners } from '../store/queue/index.js';
 import type { Config } from './config/schema.js';
 import { refuseHalfStores, type Stores } from './stores.js';
 import { version } from './version.js';
@@ -18,11 +19,15 @@ export interface NodeMembershipOptions {
   stores: Pick<Stores, 'kv' | 'clock' | 'random' | 'queue'>;
   logger: Logger;
   node: { nodeId: string; incarnation: number };
+  /** Started. Without it the store alone tells who lives. */
+  gossip?: Gossip | undefined;
+  timing?: FailureTiming;
   onFenced?: () => void;
 }
 
 /** Not joined yet. */
-export function createNodeMembership({ config, stores, logger, node, onFenced }: NodeMembershipOptions): Membership {
+export function createNodeMembership(options: NodeMembershipOptions): Membership {
+  const { config, stores, logger, node, gossip, timing, onFenced } = options;
   const { kv, clock, random, queue } = stores;
   const addresses = config.listeners.map(({ name, protocol, host, port }) => ({ name, protocol, host, port }));
   return createMembership({
@@ -37,7 +42,10 @@ export function createNodeMembership({ config, stores, logger, node, onFenced }:
       roles: config.roles,
       version,
       formats: readableFormats,
+      ...(gossip && { gossip: gossip.identity }),
     },
+    ...(gossip && { gossip }),
+    ...(timing && { timing }),
     claims: {
       release: (nodeId) => queue.releaseClaimsOf(nodeId, Math.floor(clock.nowMs() / 1000)),
       holders: () => queue.claimHolders(),
@@ -45,11 +53,6 @@ export function createNodeMembership({ config, stores, logger, node, onFenced }:
     precondition: refuseHalfStores,
     onFenced,
   });
-}
-
-/** Leases of the jobs that one node does for all. Not started yet. */
-export function createNodeLeases(stores: Pick<Stores, 'kv' | 'clock'>, logger: Logger, nodeId: string): LeaderLeases {
-  return createLeaderLeases({ kv: stores.kv, clock: stores.clock, logger: logger.child({ room: 'leases' }), nodeId });
 }
 
 /** Why a node that stands like this takes on nothing; undefined when it may. */
@@ -75,24 +78,44 @@ export async function storeProblems({
   return found.filter((sentence) => sentence !== undefined);
 }
 
+/** What the cluster's rooms on this node know; see `describeNodes`. */
+export interface ClusterView {
+  nodes: readonly NodeView[];
+  /** Of the queue. */
+  shares: readonly QueueShare[];
+  leases: readonly LeaseHolder[];
+}
+
+const tenths = (ms: number) => Math.round(ms / 100) / 10;
+const place = (host: string, port: number) => `${host.includes(':') ? `[${host}]` : host}:${port}`;
+
 /** The nodes as operators see them: the one that was asked first. */
-export async function describeNodes(nodes: readonly NodeView[], queue: Queue): Promise<Record<string, unknown>[]> {
+export async function describeNodes(
+  { nodes, shares, leases }: ClusterView,
+  queue: Pick<Queue, 'countClaimsOf'>,
+): Promise<Record<string, unknown>[]> {
+  const owners = shardOwners(shares);
   return Promise.all(
-    nodes.map(async ({ nodeId, isSelf, health, row, heartbeatAgeMs, clockSkewMs }) => ({
+    nodes.map(async ({ nodeId, isSelf, health, verdict, phi, gossipAgeMs, row, heartbeatAgeMs, clockSkewMs }) => ({
       id: nodeId,
       isThisNode: isSelf,
       hostname: row?.hostname ?? null,
       state: row?.state ?? 'unreadable',
+      verdict,
       health,
-      heartbeatAgeSeconds: Math.round(heartbeatAgeMs / 100) / 10,
-      clockSkewSeconds: clockSkewMs === undefined ? null : Math.round(clockSkewMs / 100) / 10,
+      phi: phi === undefined ? null : Math.round(phi * 100) / 100,
+      gossipAgeSeconds: gossipAgeMs === undefined ? null : tenths(gossipAgeMs),
+      heartbeatAgeSeconds: tenths(heartbeatAgeMs),
+      clockSkewSeconds: clockSkewMs === undefined ? null : tenths(clockSkewMs),
+      shards: owners.filter((owner) => owner === nodeId).length,
+      isCutOff: shares.some((share) => share.nodeId === nodeId && share.keptAmong !== undefined),
       claims: await queue.countClaimsOf(nodeId, maxCountedClaims),
+      leases: leases.filter((lease) => lease.nodeId === nodeId).map(({ job }) => job),
       version: row?.version ?? null,
       startedAt: row ? new Date(row.startedAtMs).toISOString() : null,
       roles: row?.roles ?? [],
-      addresses: (row?.addresses ?? []).map(
-        ({ name, host, port }) => `${name} ${host.includes(':') ? `[${host}]` : host}:${port}`,
-      ),
+      addresses: (row?.addresses ?? []).map(({ name, host, port }) => `${name} ${place(host, port)}`),
+      gossipAddresses: (row?.gossip?.addresses ?? []).map(({ host, port }) => place(host, port)),
     })),
   );
 }

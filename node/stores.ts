@@ -3,20 +3,23 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, type Logger, type Random, systemClock, systemRandom } from '../ops/telemetry/index.js';
 import { type BlobStore, createBlobStore, type ExternalBlobOptions, externalFromSettings } from '../store/blobs/index.js';
-import { createDirectory, type Directory } from '../store/directory/index.js';
+import { createDirectory, type OpenDirectory } from '../store/directory/index.js';
 import { KvError, type KvReads, type KvStore, openEmbeddedStore, type StoreAddress } from '../store/kv/index.js';
 import { createMailStore, type OpenMailStore } from '../store/mail/index.js';
 import { createQueue, type Queue } from '../store/queue/index.js';
+import type { Sealer } from '../store/settings/index.js';
 import { transferProblem } from '../store/transfer/marker.js';
 import type { Config } from './config/schema.js';
 import {
+  announcingSettings,
   applyFirstSettings,
   type FirstSettings,
   type NodeSettings,
-  openNodeSettings,
+  openSealedSettings,
   sectionsReadAtStart,
 } from './settings/index.js';
 import { StartError } from './start-error.js';
+import { untilReachable } from './store-wait.js';
 
 /** Mail is routed by directory answers of at most this age; passwords are always checked afresh. */
 const lookupFreshMs = 50;
@@ -26,19 +29,52 @@ export interface Stores {
   random: Random;
   kv: KvStore;
   settings: NodeSettings;
+  /** Seals and opens with the cluster key. */
+  sealer: Sealer;
   blobs: BlobStore;
   mail: OpenMailStore;
-  directory: Directory;
+  directory: OpenDirectory;
   queue: Queue;
+  /** Told after each change that was made here of what every node keeps in memory. Answers the way to stop. */
+  onChanged(listener: (what: ChangedHere) => void): () => void;
   close(): Promise<void>;
+}
+
+export type ChangedHere = 'directory' | 'settings';
+
+export interface OpenStoresOptions {
+  logger: Logger;
+  clock?: Clock;
+  random?: Random;
+  /** Default: yes. Operations on the store of a stopped node make none. */
+  createIfAbsent?: boolean;
+  firstSettings?: FirstSettings | undefined;
+  /** Waits as long as the configuration says for a shared store that can't be reached, unless the signal ends it. Default: one attempt. */
+  waiting?: { signal?: AbortSignal | undefined };
 }
 
 /** Throws `StartError` when another process has the store, there is none and `createIfAbsent` is false, or the cluster key is not the store's. */
 export async function openStores(
   config: Pick<Config, 'data' | 'store' | 'clusterKey' | 'clusterKeyFile'>,
-  deps: { logger: Logger; clock?: Clock; random?: Random; createIfAbsent?: boolean; firstSettings?: FirstSettings | undefined },
+  deps: OpenStoresOptions,
 ): Promise<Stores> {
   const { logger, clock = systemClock, random = systemRandom } = deps;
+  const { store } = config;
+  const isWaited = deps.waiting !== undefined && store.backend !== 'embedded';
+  const timeoutMs = isWaited ? store.startTimeoutSeconds * 1_000 : 0;
+  return untilReachable(() => openStoresOnce(config, { ...deps, clock, random }), {
+    timeoutMs,
+    clock,
+    logger,
+    signal: deps.waiting?.signal,
+  });
+}
+
+async function openStoresOnce(
+  config: Pick<Config, 'data' | 'store' | 'clusterKey' | 'clusterKeyFile'>,
+  deps: OpenStoresOptions & { clock: Clock; random: Random },
+): Promise<Stores> {
+  const { logger, clock, random } = deps;
   const address = storeAddress(config);
   const createIfAbsent = deps.createIfAbsent ?? true;
   const kv = await openKv(address, { logger, clock, random, createIfAbsent });
@@ -59,27 +95,61 @@ export async function openStores(
   }
 }
 
-type RoomDependencies = Parameters<typeof openNodeSettings>[1] & { firstSettings: FirstSettings; isForOperation: boolean };
+type RoomDependencies = Parameters<typeof openSealedSettings>[1] & { firstSettings: FirstSettings; isForOperation: boolean };
 
-async function openRooms(config: Parameters<typeof openNodeSettings>[0], deps: RoomDependencies): Promise<Stores> {
-  const { kv, clock, random, logger } = deps;
-  const settings = await openWhole(config, deps);
+async function openRooms(config: Parameters<typeof openSealedSettings>[0], deps: RoomDependencies): Promise<Stores> {
+  const { logger } = deps;
+  // On a store that a copy or restore has only half filled nothing may run.
+  const { settings, sealer } = await openSealedSettings(config, { ...deps, precondition: refuseHalfStores });
   await applyFirstSettings(settings, deps.firstSettings, 'starling', logger);
-  const blobs = createBlobStore({ kv, clock, random, logger, external: externalStorages(settings, deps) });
   settings.onChange((_now, _before, changed) => {
     const sections = sectionsReadAtStart.filter((name) => changed.some((path) => path.startsWith(`${name}.`)));
     if (sections.length > 0) logger.warn({ sections }, 'changed settings that this node takes up when it is started again');
   });
+  return assembleStores({ ...deps, settings, sealer, external: externalStorages(settings, deps) });
+}
+
+export interface StoreParts {
+  kv: KvStore;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  settings: NodeSettings;
+  sealer: Sealer;
+  /** Where large blobs may lie. Default: in the store alone. */
+  external?: ExternalBlobOptions;
+}
+
+/** The rooms on a store whose settings are open. */
+export function assembleStores({ external, sealer, ...parts }: StoreParts): Stores {
+  const { kv, clock, random, logger } = parts;
+  const listeners = new Set<(what: ChangedHere) => void>();
+  const changed = (what: ChangedHere) => {
+    for (const listener of listeners) listener(what);
+  };
+  const settings = announcingSettings(parts.settings, () => changed('settings'));
+  const blobs = createBlobStore({ kv, clock, random, logger, ...(external && { external }) });
   const mail = createMailStore({ kv, blobs, clock, random, logger });
-  const minPasswordCharacters = () => settings.current.directory.minPasswordCharacters;
-  const directory = createDirectory({ kv, clock, random, logger, minPasswordCharacters, lookupFreshMs });
+  const directory = createDirectory({
+    kv,
+    clock,
+    random,
+    logger,
+    minPasswordCharacters: () => settings.current.directory.minPasswordCharacters,
+    lookupFreshMs,
+    onChanged: () => changed('directory'),
+  });
   const queue = createQueue({ kv, blobs, clock, random, logger });
+  const onChanged: Stores['onChanged'] = (listener) => {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  };
   const close = async () => {
     await settings.close();
     await mail.close();
     await kv.close();
   };
-  return { clock, random, kv, settings, blobs, mail, directory, queue, close };
+  return { clock, random, kv, settings, sealer, blobs, mail, directory, queue, onChanged, close };
 }
 
 /**
@@ -97,14 +167,6 @@ function externalStorages(settings: NodeSettings, { logger, isForOperation }: Ro
     const { s3: _, ...others } = wanted;
     return externalFromSettings({ ...others, storage: wanted.storage === 's3' ? 'store' : wanted.storage }, process.env);
   }
-}
-
-/** The settings of a store that is whole: on one that a copy or restore has only half filled nothing may run. */
-async function openWhole(
-  config: Parameters<typeof openNodeSettings>[0],
-  deps: Parameters<typeof openNodeSettings>[1],
-): Promise<NodeSettings> {
-  return openNodeSettings(config, { ...deps, precondition: refuseHalfStores });
 }
 
 /** Throws `StartError` on a store that a transfer has only half filled, or that was moved away. */

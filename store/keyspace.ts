@@ -9,8 +9,10 @@
  * | meta, 'transfer-blobs' | what such a copy or restore has claimed outside the store | copy, restore | its own end |
  * | meta, 'moved' | this store was copied elsewhere and shares its blobs with the copy; no node starts on it | copy | never |
  * | meta, 'secret', name | 32 random bytes of this installation | first use | never |
+ * | meta, 'sealed-secret', name | 32 random bytes of this installation, sealed with the cluster key (`gossip`: what nodes know one another by) | first use, reseal | never |
  * | node, 'row', nodeId | node row: addresses, roles, formats, heartbeat | that node, first together with its fence | that node when it leaves; else whoever declares it dead, after its claims are free |
  * | node, 'fence', nodeId | empty: stands as long as the node may save | that node at start, together with its row | that node when it leaves; else whoever declares it dead, first of all |
+ * | node, 'request', nodeId | empty: an operator wants this node to drain | `node drain ID` on any node | with the row |
  * | node, 'lease', job | holder, epoch, renewals of a job that one node does for all | its holder, and who takes it over | never: the epoch only rises |
  * | directory, 'domain', name | domain record | administration | domain removal |
  * | directory, 'account', accountId | account, group or list | administration | account removal |
@@ -160,6 +162,7 @@ export function keysFrom(prefix: Uint8Array): KeyRange {
 export const nodeKeys = {
   row: (nodeId: string): Buffer => key(subspace.node, 'row', nodeId),
   fence: (nodeId: string): Buffer => key(subspace.node, 'fence', nodeId),
+  request: (nodeId: string): Buffer => key(subspace.node, 'request', nodeId),
   lease: (job: string): Buffer => key(subspace.node, 'lease', job),
   rows: (): KeyRange => keysUnder(subspace.node, 'row'),
   fences: (): KeyRange => keysUnder(subspace.node, 'fence'),

@@ -17,7 +17,8 @@ export class Deadline {
     const over = new AbortController();
     const settled = () => void this.#hanging--;
     this.#hanging++;
-    const running = work(over.signal);
+    // What throws at once has come back as well.
+    const running = (async () => work(over.signal))();
     running.then(settled, settled);
     return new Promise<T>((resolve, reject) => {
       const timer = this.clock.setTimer(

@@ -1,196 +1,219 @@
 /**
- * One node's membership: it sends heartbeats, looks at the others', finds the dead and has them buried, and knows how it stands itself. A round is a
- * heartbeat and then a look; only when both came through does the time count against the others, so a node that can't write judges nobody.
+ * One node's membership: it sends heartbeats, looks at the others', has the dead buried, and knows how it stands itself. A round is a heartbeat and then a look;
+ * only when both came through does the time count against the others, so a node that can't write judges nobody.
  */
-import type { Clock, Logger, Random, Timer } from '../../ops/telemetry/index.js';
-import type { KvReads, KvStore } from '../../store/kv/contract.js';
-import { StandstillWatch } from '../standstill.js';
+import type { Timer } from '../../ops/telemetry/index.js';
 import { Burials, freeClaims } from './burials.js';
-import { ClockSkews } from './clock-skew.js';
 import {
-  type ClaimTable,
-  type Membership,
-  type NodeDescription,
+  type FailureTiming,
+  failureTimings,
   NodeFenced,
   type NodeRow,
   type NodeState,
   type NodeView,
+  type Share,
   type Standing,
 } from './contract.js';
 import { Deadline } from './deadline.js';
-import { heartbeatFailures, showInMetrics } from './metrics.js';
-import { beat, enter, type FoundNode, forget, readNodes, retire } from './records.js';
-import { decodeRow } from './rows.js';
-
-export interface MembershipOptions {
-  kv: KvStore;
-  clock: Clock;
-  random: Random;
-  logger: Logger;
-  /** 32 lower-case hex digits, random per process start. */
-  nodeId: string;
-  incarnation: number;
-  self: NodeDescription;
-  claims: ClaimTable;
-  /** Asked in the transaction that makes this process a member: throws when no node may run on this store. */
-  precondition?: (reads: KvReads) => Promise<void>;
-  /** Another node has declared this one dead: the process should leave. Called at most once. */
-  onFenced?: () => void;
-  /** From the beginning of one round to that of the next. Default 2 000. */
-  heartbeatMs?: number;
-  /** Without news for so long a node is dead, or takes itself for it. The same on all nodes of a cluster. Default 10 000. */
-  termMs?: number;
-}
-
-interface KnownNode extends FoundNode {
-  row?: NodeRow;
-}
+import { GossipLink } from './gossip-link.js';
+import { Judge } from './judge.js';
+import { healthOf, KnownNodes } from './known-nodes.js';
+import { freeEverything, Leftovers } from './leftovers.js';
+import { Listeners } from './listeners.js';
+import { doubtRounds, heartbeatFailures, type Shown, showInMetrics } from './metrics.js';
+import type { MembershipOptions } from './options.js';
+import { askToDrain, beat, enter, forget, readNodes, retire } from './records.js';
+import { Rounds } from './rounds.js';
+import { SelfJudgement } from './self-judgement.js';
+import { Shares } from './shares.js';
 
 /** After a round that failed the next one is tried sooner. */
 const retryMs = 500;
+/** Between two rounds that other nodes have asked for. */
+const hurryMs = 50;
 
-export function createMembership(options: MembershipOptions): Membership {
+export function createMembership(options: MembershipOptions): Shown {
   return new ClusterMembership(options);
 }
 
-class ClusterMembership implements Membership {
+class ClusterMembership implements Shown {
   readonly nodeId: string;
   readonly #o: MembershipOptions;
-  readonly #heartbeatMs: number;
-  readonly #termMs: number;
-  readonly #watch: StandstillWatch;
-  readonly #skews: ClockSkews;
+  readonly #timing: FailureTiming;
+  readonly #link: GossipLink | undefined;
+  readonly #judge: Judge;
+  readonly #self: SelfJudgement;
+  readonly #known: KnownNodes;
   readonly #burials: Burials;
   readonly #deadline: Deadline;
+  /** Beside the rounds: burials, leaving. */
+  readonly #patience: Deadline;
+  readonly #leftovers: Leftovers;
+  readonly #rounds: Rounds;
+  readonly #shares = new Shares();
   readonly #stopping = new AbortController();
   /** As last written, or being written. */
   #row: NodeRow;
   #state: NodeState = 'starting';
   #phase: Exclude<Standing, 'storeless'> = 'new';
-  /** Monotonic; beginning of the last heartbeat that came through. */
-  #lastBeatMs = 0;
   #failedRounds = 0;
-  #known = new Map<string, KnownNode>();
-  /** Nodes that hold claims and have neither row nor fence, and since when (monotonic) that has been seen. */
-  #strangers = new Map<string, number>();
-  #strangersAtMs: number;
-  #members: readonly string[] = [];
   #told: Standing = 'new';
   #storelessTimer: Timer | undefined;
-  #loop: Promise<void> = Promise.resolve();
-  #wakeUp: (() => void) | undefined;
-  #isWoken = false;
+  #isDrainWanted = false;
+  /** From when on the others in this process are told that it has stepped down. */
+  #tellAtMs: number | undefined;
   #hide = () => {};
-  readonly #changeListeners = new Set<() => void>();
-  readonly #standingListeners = new Set<(standing: Standing) => void>();
+  readonly #onChange: Listeners;
+  readonly #onStanding: Listeners<[Standing]>;
+  readonly #onDrain: Listeners;
   readonly #stateWaiters = new Set<{ state: NodeState; resolve: () => void }>();
 
   constructor(options: MembershipOptions) {
-    const { kv, clock, random, logger, nodeId, incarnation, self, claims, heartbeatMs = 2_000, termMs = 10_000 } = options;
-    if (termMs < 3 * heartbeatMs) throw new RangeError('a term must have room for three heartbeats');
+    const { kv, clock, random, logger, nodeId, incarnation, self, claims, gossip, timing = failureTimings.normal } = options;
+    const { termMs } = timing;
+    if (termMs < 3 * timing.heartbeatMs) throw new RangeError('a term must have room for three heartbeats');
     this.#o = options;
     this.nodeId = nodeId;
-    this.#heartbeatMs = heartbeatMs;
-    this.#termMs = termMs;
-    this.#watch = new StandstillWatch(2 * heartbeatMs);
-    this.#skews = new ClockSkews(logger, heartbeatMs);
+    this.#timing = timing;
+    this.#onChange = new Listeners(logger);
+    this.#onStanding = new Listeners(logger);
+    this.#onDrain = new Listeners(logger);
+    const link = gossip && { gossip, clock, random, logger, timing, nodeId, incarnation };
+    this.#link =
+      link &&
+      new GossipLink({
+        ...link,
+        // Asked before news comes in that could make this node look better than it stood (see `SelfJudgement`).
+        beforeNews: () => void this.#self.isStoreless(clock.monotonicMs()),
+        afterNews: () => {
+          this.#tellOfTime();
+          this.#rounds.retime();
+        },
+        onHearing: () => this.#share(),
+        onHurry: () => this.#rounds.hurry(),
+      });
+    this.#judge = new Judge(timing, this.#link?.detector);
+    this.#self = new SelfJudgement(timing, this.#link?.detector);
+    this.#known = new KnownNodes(this.#judge, timing, clock, logger);
     this.#deadline = new Deadline(clock, termMs / 2);
-    this.#strangersAtMs = clock.monotonicMs();
+    this.#patience = new Deadline(clock, termMs);
+    this.#leftovers = new Leftovers(claims, clock, logger, termMs);
+    this.#rounds = new Rounds({
+      clock,
+      round: () => this.#round(),
+      intervalMs: () => this.#intervalMs(),
+      retryMs,
+      hurryMs,
+      sustainedMs: timing.doubtRoundMs,
+    });
     const startToken = random.bytes(16).toString('hex');
     const nowMs = clock.nowMs();
-    this.#row = {
-      ...self,
-      nodeId,
-      incarnation,
-      startToken,
-      state: 'starting',
-      startedAtMs: nowMs,
-      heartbeat: 0,
-      sentAtMs: nowMs,
-    };
+    const state = 'starting';
+    this.#row = { ...self, nodeId, incarnation, startToken, state, startedAtMs: nowMs, heartbeat: 0, sentAtMs: nowMs };
     this.#burials = new Burials({
       kv,
       claims,
       logger,
       nodeId,
       signal: this.#stopping.signal,
-      onFenceBroken: (dead) => {
-        const known = this.#known.get(dead);
-        if (known) known.hasFence = false;
-        this.#share();
-      },
+      deadline: this.#patience,
+      onFenceBroken: (dead) => this.#fenceBroken(dead),
       onFenced: (error) => this.#fenced(error),
     });
   }
 
   get standing(): Standing {
-    const isLate = this.#phase === 'joined' && this.heartbeatAgeMs >= this.#termMs;
-    return isLate ? 'storeless' : this.#phase;
+    return this.#phase === 'joined' && this.#self.isStoreless(this.#o.clock.monotonicMs()) ? 'storeless' : this.#phase;
   }
 
   get heartbeatAgeMs(): number {
-    return this.#o.clock.monotonicMs() - this.#lastBeatMs;
+    return this.#o.clock.monotonicMs() - this.#self.lastBeatMs;
+  }
+
+  get localHealthStretch(): number {
+    return this.#link?.detector.stretch ?? 1;
   }
 
   async join(options: { isStoreExclusive?: boolean } = {}): Promise<void> {
     if (this.#phase !== 'new') throw new Error('a node joins once');
-    const { kv, clock } = this.#o;
+    const { kv, clock, claims, gossip } = this.#o;
+    // Its addresses are known since it listens.
+    if (gossip) this.#row = { ...this.#row, gossip: gossip.identity };
     const startMs = clock.monotonicMs();
     await enter(kv, this.#row, this.#o.precondition);
-    this.#phase = 'joined';
-    this.#beaten(startMs);
-    if (options.isStoreExclusive) await this.#freeAll();
-    await this.#look();
+    try {
+      // Stopped, or told to leave, before there was anything to take back.
+      this.#stopping.signal.throwIfAborted();
+      this.#phase = 'joined';
+      this.#beaten(startMs);
+      if (options.isStoreExclusive) await freeEverything(kv, claims, this.#burials, this.nodeId);
+      this.#link?.start();
+      await this.#look();
+      this.#stopping.signal.throwIfAborted();
+    } catch (error) {
+      await this.#undoJoin();
+      throw error;
+    }
     this.#hide = showInMetrics(this);
-    this.#loop = this.#run();
+    this.#rounds.start();
   }
 
   setState(state: 'ready' | 'draining'): Promise<void> {
     this.#state = state;
     this.#share();
+    // What was wanted before will not come any more.
+    for (const waiter of this.#stateWaiters) if (waiter.state !== state) this.#settle(waiter);
     if (this.#phase !== 'joined' || this.#stopping.signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       this.#stateWaiters.add({ state, resolve });
-      this.#wake();
+      this.#rounds.wake();
     });
   }
 
   members(role?: string): readonly string[] {
-    if (role === undefined) return this.#members;
-    const rowOf = (nodeId: string) => (nodeId === this.nodeId ? this.#row : this.#known.get(nodeId)?.row);
-    return this.#members.filter((nodeId) => rowOf(nodeId)?.roles.includes(role));
+    return role === undefined ? this.#shares.members : this.#shares.membersOf(role);
+  }
+
+  shares(role?: string): readonly Share[] {
+    return this.#shares.of(role);
+  }
+
+  async requestDrain(nodeId: string): Promise<boolean> {
+    if (!(await askToDrain(this.#o.kv, nodeId))) return false;
+    if (nodeId === this.nodeId) this.#rounds.wake();
+    else this.#link?.announceDrainWish(nodeId);
+    return true;
+  }
+
+  onDrainRequested(listener: () => void): () => void {
+    if (this.#isDrainWanted) this.#onDrain.tellOne(listener);
+    return this.#onDrain.add(listener);
   }
 
   nodes(): NodeView[] {
+    const isFenced = this.#phase === 'fenced';
     const self: NodeView = {
       nodeId: this.nodeId,
       isSelf: true,
-      health: this.#phase === 'fenced' ? 'freeing' : this.heartbeatAgeMs > this.#termMs / 2 ? 'late' : 'alive',
+      health: healthOf(isFenced, this.heartbeatAgeMs, this.#timing),
+      verdict: isFenced ? 'dead' : this.standing === 'storeless' ? 'store-less' : 'alive',
       row: { ...this.#row, state: this.#state },
       heartbeatAgeMs: this.heartbeatAgeMs,
     };
-    const nowMs = this.#o.clock.monotonicMs();
-    const others = [...this.#known].map(([nodeId, { row, hasFence }]): NodeView => {
-      const heartbeatAgeMs = nowMs - (this.#watch.sinceMs(nodeId) ?? nowMs);
-      const health = !hasFence ? 'freeing' : heartbeatAgeMs > this.#termMs / 2 ? 'late' : 'alive';
-      return { nodeId, isSelf: false, health, row, heartbeatAgeMs, clockSkewMs: this.#skews.of(nodeId) };
-    });
-    return [self, ...others.sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1))];
+    return [self, ...this.#known.views()];
   }
 
   commonFormat(kind: string): number {
-    const rows = [this.#row, ...[...this.#known.values()].map(({ row }) => row)];
+    const rows = [this.#row, ...this.#known.rows()];
     return Math.min(...rows.map((row) => row?.formats[kind] ?? 0));
   }
 
   onChange(listener: () => void): () => void {
-    this.#changeListeners.add(listener);
-    return () => this.#changeListeners.delete(listener);
+    return this.#onChange.add(listener);
   }
 
   onStanding(listener: (standing: Standing) => void): () => void {
-    this.#standingListeners.add(listener);
-    return () => this.#standingListeners.delete(listener);
+    return this.#onStanding.add(listener);
   }
 
   async leave(): Promise<void> {
@@ -200,9 +223,10 @@ class ClusterMembership implements Membership {
     if (!wasJoined) return;
     const { kv, claims, logger } = this.#o;
     try {
-      if (!(await retire(kv, this.#row))) return;
-      const freed = await freeClaims(claims, this.nodeId);
-      await forget(kv, this.nodeId);
+      if (!(await this.#patience.bound((signal) => retire(kv, this.#row, { signal })))) return;
+      this.#link?.announce('leaving', this.nodeId);
+      const freed = await freeClaims(claims, this.nodeId, this.#patience);
+      await this.#patience.bound((signal) => forget(kv, this.nodeId, { signal }));
       logger.info({ claims: freed }, 'this node has left the cluster');
     } catch (error) {
       logger.warn({ err: error }, 'this node could not leave in good order: the others will find what is left of it');
@@ -212,53 +236,39 @@ class ClusterMembership implements Membership {
   async stop(): Promise<void> {
     this.#stopping.abort(new Error('the node leaves the cluster'));
     this.#end('left');
-    this.#wake();
-    await this.#loop;
+    await this.#rounds.stop();
   }
 
   /** The phases after which nothing comes. */
   #end(phase: 'fenced' | 'left'): void {
     this.#storelessTimer?.cancel();
+    this.#link?.stop();
     if (phase === 'left' || this.#phase === 'joined') this.#phase = phase;
-    for (const { resolve } of this.#stateWaiters) resolve();
-    this.#stateWaiters.clear();
+    for (const waiter of this.#stateWaiters) this.#settle(waiter);
     if (phase === 'left') this.#hide();
     this.#tell();
   }
 
-  async #run(): Promise<void> {
-    const { clock } = this.#o;
-    // Joining was the first round.
-    let pauseMs = this.#heartbeatMs;
-    for (;;) {
-      if (!this.#isWoken && this.#phase === 'joined') await this.#pause(Math.max(pauseMs, 1));
-      if (this.#phase !== 'joined') return;
-      const startMs = clock.monotonicMs();
-      this.#isWoken = false;
-      const isDone = await this.#round();
-      pauseMs = isDone ? startMs + this.#heartbeatMs - clock.monotonicMs() : retryMs;
+  /** Joining broke off after the row was written: a row that nobody raises would be declared dead by the others. */
+  async #undoJoin(): Promise<void> {
+    this.#end('left');
+    try {
+      if (await retire(this.#o.kv, this.#row)) await forget(this.#o.kv, this.nodeId);
+    } catch (error) {
+      this.#o.logger.warn({ err: error }, 'this node could not take back its row: the others will find it');
     }
   }
 
-  #pause(pauseMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const done = () => {
-        timer.cancel();
-        this.#wakeUp = undefined;
-        resolve();
-      };
-      const timer = this.#o.clock.setTimer(pauseMs, done, { background: true });
-      this.#wakeUp = done;
-    });
-  }
-
-  #wake(): void {
-    this.#isWoken = true;
-    this.#wakeUp?.();
+  #intervalMs(): number {
+    const nowMs = this.#o.clock.monotonicMs();
+    // A look a moment after somebody may be found dead, not up to an interval later.
+    return Math.min(this.#judge.roundMs(nowMs), this.#judge.nextVerdictMs(nowMs) + 1 - this.#rounds.startedMs);
   }
 
   async #round(): Promise<boolean> {
-    const { logger } = this.#o;
+    const { logger, clock } = this.#o;
+    if (this.#phase !== 'joined') return false;
+    if (this.#judge.isDoubting(clock.monotonicMs())) doubtRounds.inc();
     try {
       await this.#beat();
       await this.#look();
@@ -281,23 +291,31 @@ class ClusterMembership implements Membership {
     const { kv, clock } = this.#o;
     const startMs = clock.monotonicMs();
     // A heartbeat that was given up may still arrive: no two are alike.
+    const before = this.#row.state;
     const row = { ...this.#row, state: this.#state, heartbeat: this.#row.heartbeat + 1, sentAtMs: clock.nowMs() };
     this.#row = row;
-    await this.#deadline.bound((signal) => beat(kv, row, { signal }));
+    const { isDrainWanted } = await this.#deadline.bound((signal) => beat(kv, row, { signal }));
     this.#beaten(startMs);
-    for (const waiter of this.#stateWaiters) {
-      if (waiter.state !== row.state) continue;
-      this.#stateWaiters.delete(waiter);
-      waiter.resolve();
-    }
+    if (row.state !== before) this.#link?.announce('changed', this.nodeId);
+    for (const waiter of this.#stateWaiters) if (waiter.state === row.state) this.#settle(waiter);
+    if (!isDrainWanted || this.#isDrainWanted) return;
+    this.#isDrainWanted = true;
+    this.#o.logger.info('this node is wanted to drain');
+    this.#onDrain.tell();
   }
 
-  /** A heartbeat that was begun at `startMs` has come through: until a term after that, nobody can have found this node dead. */
+  #settle(waiter: { state: NodeState; resolve: () => void }): void {
+    this.#stateWaiters.delete(waiter);
+    waiter.resolve();
+  }
+
+  /** A heartbeat that was begun at `startMs` has come through: until a term after that at least, nobody can have found this node dead who can't hear it. */
   #beaten(startMs: number): void {
     if (this.#phase !== 'joined') return;
-    this.#lastBeatMs = startMs;
+    this.#self.beaten(startMs);
+    this.#link?.detector.storeBeaten(startMs);
     this.#storelessTimer?.cancel();
-    const leftMs = startMs + this.#termMs - this.#o.clock.monotonicMs();
+    const leftMs = startMs + this.#timing.termMs - this.#o.clock.monotonicMs();
     this.#storelessTimer = this.#o.clock.setTimer(Math.max(leftMs, 0), () => this.#tell(), { background: true });
     this.#tell();
   }
@@ -306,10 +324,27 @@ class ClusterMembership implements Membership {
     const { standing } = this;
     if (standing === this.#told) return;
     const { logger } = this.#o;
-    if (standing === 'storeless') logger.error('no heartbeat for a term: this node takes on nothing until the store answers');
+    if (standing === 'storeless')
+      logger.error(
+        { heartbeatAgeMs: this.heartbeatAgeMs },
+        'no heartbeat comes through: this node takes on nothing until the store answers',
+      );
     else if (this.#told === 'storeless' && standing === 'joined') logger.info('the store answers, and this node still stands');
     this.#told = standing;
-    for (const listener of [...this.#standingListeners]) this.#guarded(() => listener(standing));
+    this.#onStanding.tell(standing);
+  }
+
+  /**
+   * That this node has had to step down is told a moment later than it is so, with a round in between: one that was only paused for a moment has its next
+   * heartbeat through before anybody hangs up on its clients.
+   */
+  #tellOfTime(): void {
+    const nowMs = this.#o.clock.monotonicMs();
+    if (this.standing !== 'storeless' || this.#told === 'storeless') this.#tellAtMs = undefined;
+    else if (this.#tellAtMs === undefined) {
+      this.#tellAtMs = nowMs + this.#timing.gossipHeartbeatMs / 2;
+      this.#rounds.hurry();
+    } else if (nowMs >= this.#tellAtMs) this.#tell();
   }
 
   #fenced(error: NodeFenced): void {
@@ -317,16 +352,15 @@ class ClusterMembership implements Membership {
     this.#o.logger.error({ err: error }, 'this node has been fenced: it can save nothing any more');
     this.#stopping.abort(error);
     this.#end('fenced');
-    this.#wake();
-    this.#guarded(() => this.#o.onFenced?.());
+    void this.#rounds.stop();
+    this.#onDrain.tellOne(() => this.#o.onFenced?.());
   }
 
-  #guarded(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      this.#o.logger.error({ err: error }, 'a listener of the membership failed');
-    }
+  #fenceBroken(dead: string): void {
+    this.#known.fenceBroken(dead);
+    this.#link?.announce('fenced', dead);
+    this.#tellGossip();
+    this.#share();
   }
 
   async #look(): Promise<void> {
@@ -335,70 +369,23 @@ class ClusterMembership implements Membership {
     const found = await this.#deadline.bound((signal) => readNodes(kv, { signal }));
     const endMs = clock.monotonicMs();
     found.delete(this.nodeId);
-    const states = new Map([...found].map(([id, { bytes, hasFence }]) => [id, `${hasFence}${bytes?.toString('latin1') ?? ''}`]));
-    const changed = this.#watch.look(states, startMs, endMs);
-    this.#remember(found, new Set(changed));
-    this.#judge();
-    await this.#lookForStrangers();
-  }
-
-  #remember(found: ReadonlyMap<string, FoundNode>, changed: ReadonlySet<string>): void {
-    const before = this.#known;
-    this.#known = new Map();
-    for (const [nodeId, { bytes, hasFence }] of found) {
-      const known = before.get(nodeId);
-      const row = changed.has(nodeId) || !known ? bytes && decodeRow(nodeId, bytes) : known.row;
-      this.#known.set(nodeId, { bytes, hasFence, row });
-      // The first sight of a row, ever or since an outage, says nothing about clocks: it may be old.
-      const isFresh = known !== undefined && changed.has(nodeId) && !this.#watch.isInterrupted;
-      if (isFresh && row && hasFence) this.#skews.sample(nodeId, row.sentAtMs, this.#o.clock.nowMs());
-    }
-    this.#skews.keep(this.#known);
+    this.#known.look(found, startMs, endMs);
+    this.#tellGossip();
     this.#share();
+    // What was not heard while this process stood still is not held against anybody.
+    this.#link?.poll();
+    for (const evidence of this.#known.dead()) this.#burials.begin(evidence);
+    await this.#leftovers.look((nodeId) => nodeId === this.nodeId || this.#known.has(nodeId), this.#deadline, this.#burials);
   }
 
-  /** Has buried whoever has stood still for a term. */
-  #judge(): void {
-    for (const [nodeId, { bytes, hasFence }] of this.#known) {
-      if (this.#watch.stoodStillMs(nodeId) >= this.#termMs) this.#burials.begin({ nodeId, bytes, hasFence });
-    }
-  }
-
-  /** Claims without row and fence, as a restored store has them: nobody can save under them, and nobody's heartbeat would stop for them. */
-  async #lookForStrangers(): Promise<void> {
-    const { clock, claims, logger } = this.#o;
-    const nowMs = clock.monotonicMs();
-    if (nowMs - this.#strangersAtMs < this.#termMs) return;
-    this.#strangersAtMs = nowMs;
-    try {
-      const holders = await this.#deadline.bound(() => claims.holders());
-      const strangers = holders.filter((nodeId) => nodeId !== this.nodeId && !this.#known.has(nodeId));
-      this.#strangers = new Map(strangers.map((nodeId) => [nodeId, this.#strangers.get(nodeId) ?? nowMs]));
-    } catch (error) {
-      logger.debug({ err: error }, 'the holders of claims could not be read');
-      return;
-    }
-    for (const [nodeId, sinceMs] of this.#strangers) {
-      if (nowMs - sinceMs >= this.#termMs) this.#burials.begin({ nodeId, hasFence: false });
-    }
-  }
-
-  /** Frees whatever anybody else has left, at once. Only where no other process can be using the store. */
-  async #freeAll(): Promise<void> {
-    const { kv, claims } = this.#o;
-    const found = await readNodes(kv);
-    for (const nodeId of await claims.holders()) if (!found.has(nodeId)) found.set(nodeId, { hasFence: false });
-    found.delete(this.nodeId);
-    for (const [nodeId, node] of found) await this.#burials.bury({ nodeId, ...node }, true);
+  #tellGossip(): void {
+    if (!this.#link || this.#stopping.signal.aborted) return;
+    this.#link.setRows(this.#known.standing());
   }
 
   /** Works out who shares the work, and tells when that has changed. */
   #share(): void {
-    const members = [...this.#known].filter(([, { row, hasFence }]) => hasFence && row?.state === 'ready').map(([id]) => id);
-    if (this.#state !== 'draining') members.push(this.nodeId);
-    members.sort();
-    if (members.length === this.#members.length && members.every((id, i) => id === this.#members[i])) return;
-    this.#members = members;
-    for (const listener of [...this.#changeListeners]) this.#guarded(listener);
+    const self = this.#state === 'draining' ? undefined : { nodeId: this.nodeId, roles: this.#row.roles };
+    if (this.#shares.update(this.#known.candidates(), self, this.nodeId)) this.#onChange.tell();
   }
 }

@@ -1,3 +1,4 @@
+import { pack, unpack } from 'msgpackr';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { nodeKeys } from '../../store/keyspace.js';
 import { type KvReads, MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
@@ -34,11 +35,59 @@ async function evidenceOf(nodeId: string) {
   return { nodeId, ...(await readNodes(here)).get(nodeId)! };
 }
 
+describe('a heartbeat', () => {
+  it('that was given up and comes after a later one writes nothing', async () => {
+    await beat(here, { ...row('a', 5), state: 'draining' });
+    await beat(here, row('a', 4));
+    expect(decodeRow('a', (await evidenceOf('a')).bytes!)).toMatchObject({ heartbeat: 5, state: 'draining' });
+    await beat(here, row('a', 6));
+    expect(decodeRow('a', (await evidenceOf('a')).bytes!)).toMatchObject({ heartbeat: 6, state: 'ready' });
+  });
+});
+
 describe('node rows', () => {
   it('come back as they were written; others are left unread', () => {
     expect(decodeRow('a', encodeRow(row('a', 7)))).toEqual(row('a', 7));
     for (const bytes of [Buffer.alloc(0), Buffer.of(0xc1), Buffer.of(0x91, 3), Buffer.of(0x92, 1, 0x80), Buffer.from('text')]) {
       expect(decodeRow('a', bytes)).toBeUndefined();
+    }
+  });
+
+  it('tell how to reach a node by gossip, in a place where software of the release before does not look', () => {
+    const gossip = { peerId: '12D3KooW', addresses: [{ host: 'mx.example.test', port: 2946 }] };
+    const bytes = encodeRow({ ...row('a'), gossip });
+    expect(decodeRow('a', bytes)).toEqual({ ...row('a'), gossip });
+    const elements = unpack(bytes) as unknown[];
+    // Format 2 has been twelve elements; what follows is not looked at.
+    expect(elements.slice(0, 12)).toEqual(unpack(encodeRow(row('a'))));
+    expect(elements).toHaveLength(13);
+  });
+
+  it('are good without an identity where it is garbage', () => {
+    const elements = unpack(encodeRow(row('a'))) as unknown[];
+    const garbage = [
+      0,
+      '',
+      null,
+      {},
+      [],
+      ['p'],
+      ['', []],
+      ['p', 7],
+      ['p', [['h']]],
+      ['p', [['h', 0]]],
+      ['p', [['h', 1.5]]],
+      ['p', [7]],
+      [['p'], []],
+    ];
+    for (const value of garbage) expect(decodeRow('a', pack([...elements, value]))).toEqual(row('a'));
+    // Nor does the rest throw.
+    for (let at = 1; at < elements.length; at++) {
+      for (const value of [null, 7, 'x', [], [null], {}]) {
+        const broken = [...elements];
+        broken[at] = value;
+        expect(() => decodeRow('a', pack(broken))).not.toThrow();
+      }
     }
   });
 

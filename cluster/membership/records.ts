@@ -23,8 +23,10 @@ export interface Evidence extends FoundNode {
 
 type Options = Pick<TransactOptions, 'signal'>;
 
-function isOwn(own: Pick<NodeRow, 'nodeId' | 'startToken'>, bytes: Buffer | undefined): boolean {
-  return bytes !== undefined && decodeRow(own.nodeId, bytes)?.startToken === own.startToken;
+/** The row as it stands, if it is this process's own. */
+function ownRow(own: Pick<NodeRow, 'nodeId' | 'startToken'>, bytes: Buffer | undefined): NodeRow | undefined {
+  const row = bytes && decodeRow(own.nodeId, bytes);
+  return row?.startToken === own.startToken ? row : undefined;
 }
 
 /** Writes row and fence together. Throws NodeIdTaken when anything stands under the id that is not this very process's. */
@@ -39,7 +41,7 @@ export function enter(
   return kv.transact(
     async (tx) => {
       const [existing, fence] = await tx.getMany([rowKey, fenceKey]);
-      if (fence && isOwn(row, existing)) return;
+      if (fence && ownRow(row, existing)) return;
       if (existing || fence) throw new NodeIdTaken(`there is a node ${row.nodeId} in the store already`);
       await precondition?.(tx);
       tx.set(rowKey, bytes);
@@ -49,16 +51,27 @@ export function enter(
   );
 }
 
-/** Writes the row anew. Throws NodeFenced unless the fence stands and the row is this process's. */
-export function beat(kv: KvStore, row: NodeRow, options?: Options): Promise<void> {
+/** What a heartbeat learns beside. */
+export interface Beaten {
+  /** Somebody has asked this node to drain. */
+  isDrainWanted: boolean;
+}
+
+/**
+ * Writes the row anew, unless a later heartbeat has (this one had been given up and came late).
+ * Throws NodeFenced unless the fence stands and the row is this process's.
+ */
+export function beat(kv: KvStore, row: NodeRow, options?: Options): Promise<Beaten> {
   const [rowKey, fenceKey] = [nodeKeys.row(row.nodeId), nodeKeys.fence(row.nodeId)];
   const bytes = encodeRow(row);
   return kv.transact(
     async (tx) => {
-      const [existing, fence] = await tx.getMany([rowKey, fenceKey]);
+      const [existing, fence, request] = await tx.getMany([rowKey, fenceKey, nodeKeys.request(row.nodeId)]);
       if (!fence) throw new NodeFenced(`another node has declared ${row.nodeId} dead`);
-      if (!isOwn(row, existing)) throw new NodeFenced(`the row of ${row.nodeId} belongs to another process`);
-      tx.set(rowKey, bytes);
+      const own = ownRow(row, existing);
+      if (!own) throw new NodeFenced(`the row of ${row.nodeId} belongs to another process`);
+      if (own.heartbeat <= row.heartbeat) tx.set(rowKey, bytes);
+      return { isDrainWanted: request !== undefined };
     },
     { label: 'heartbeat', ...options },
   );
@@ -93,7 +106,7 @@ async function wholeRange(reads: KvReads, { begin, end }: KeyRange) {
  * Breaks a node's fence, if the node still is as `evidence` says: reading the row makes this conflict with a heartbeat. From the commit on it saves
  * nothing. Answers false when it has changed. Throws NodeFenced when this node itself has been declared dead.
  */
-export function breakFence(kv: KvStore, ownId: string, evidence: Evidence): Promise<boolean> {
+export function breakFence(kv: KvStore, ownId: string, evidence: Evidence, options?: Options): Promise<boolean> {
   const { nodeId, bytes, hasFence } = evidence;
   return kv.transact(
     async (tx) => {
@@ -105,28 +118,43 @@ export function breakFence(kv: KvStore, ownId: string, evidence: Evidence): Prom
       tx.clear(nodeKeys.fence(nodeId));
       return true;
     },
-    { label: 'break-fence' },
+    { label: 'break-fence', ...options },
   );
 }
 
 /** Removes the row of a node that is fenced and has no claims any more. */
-export function forget(kv: KvStore, nodeId: string): Promise<void> {
+export function forget(kv: KvStore, nodeId: string, options?: Options): Promise<void> {
   return kv.transact(
     async (tx) => {
-      if (!(await tx.get(nodeKeys.fence(nodeId)))) tx.clear(nodeKeys.row(nodeId));
+      if (await tx.get(nodeKeys.fence(nodeId))) return;
+      tx.clear(nodeKeys.row(nodeId));
+      tx.clear(nodeKeys.request(nodeId));
     },
-    { label: 'node-forget' },
+    { label: 'node-forget', ...options },
+  );
+}
+
+/** Writes down that this node is wanted to drain. Answers false when no such node stands. */
+export function askToDrain(kv: KvStore, nodeId: string): Promise<boolean> {
+  return kv.transact(
+    async (tx) => {
+      const [row, fence] = await tx.getMany([nodeKeys.row(nodeId), nodeKeys.fence(nodeId)]);
+      if (!row || !fence) return false;
+      tx.set(nodeKeys.request(nodeId), standing);
+      return true;
+    },
+    { label: 'node-drain-request' },
   );
 }
 
 /** Breaks this process's own fence. Answers false when the row is not its own, so that there is nothing to give back. */
-export function retire(kv: KvStore, own: NodeRow): Promise<boolean> {
+export function retire(kv: KvStore, own: NodeRow, options?: Options): Promise<boolean> {
   return kv.transact(
     async (tx) => {
-      if (!isOwn(own, await tx.get(nodeKeys.row(own.nodeId)))) return false;
+      if (!ownRow(own, await tx.get(nodeKeys.row(own.nodeId)))) return false;
       tx.clear(nodeKeys.fence(own.nodeId));
       return true;
     },
-    { label: 'node-leave' },
+    { label: 'node-leave', ...options },
   );
 }

@@ -2,8 +2,10 @@
 import { type Random, silentLogger, systemRandom } from '../../ops/telemetry/index.js';
 import { key, keyItems, keysUnder, nodeKeys } from '../../store/keyspace.js';
 import { type KvStore, MemoryDatabase, type MemoryStore, openMemoryStore } from '../../store/kv/index.js';
-import type { ClaimTable, Membership } from '../membership/contract.js';
-import { createMembership, type MembershipOptions } from '../membership/membership.js';
+import { type ClaimTable, type FailureTiming, failureTimings, type Membership } from '../membership/contract.js';
+import { createMembership } from '../membership/membership.js';
+import type { MembershipOptions } from '../membership/options.js';
+import { type NetworkFaults, type SimulatedGossip, SimulatedNetwork } from './network.js';
 import { type NodeClock, VirtualTime } from './virtual-time.js';
 
 /** Outside of every real subspace. */
@@ -14,6 +16,8 @@ export interface TestMember {
   membership: Membership;
   clock: NodeClock;
   kv: MemoryStore;
+  /** Where the cluster gossips. */
+  gossip?: SimulatedGossip;
   /** How often another node has declared it dead. */
   fencings: number;
   /** As the queue saves: asserts the fence in the same transaction. */
@@ -21,13 +25,29 @@ export interface TestMember {
   claim(item: string): Promise<void>;
 }
 
+export interface TestClusterOptions {
+  /** Nodes gossip over a network with these faults. Without it they have the store alone. */
+  network?: Partial<NetworkFaults>;
+  seed?: number;
+  timing?: FailureTiming;
+}
+
 export class TestCluster {
   readonly time = new VirtualTime();
+  readonly timing: FailureTiming;
+  readonly seed: number;
+  readonly network: SimulatedNetwork | undefined;
   readonly database = new MemoryDatabase({ clock: this.time.clock() });
   readonly members: TestMember[] = [];
   /** A look at the database that no fault touches. */
   readonly eye = openMemoryStore({ database: this.database, clock: this.time.clock() });
   #count = 0;
+
+  constructor({ network, seed = 1, timing = failureTimings.normal }: TestClusterOptions = {}) {
+    this.timing = timing;
+    this.seed = seed;
+    this.network = network && new SimulatedNetwork({ random: seededRandom(seed), faults: network });
+  }
 
   /** Claims at most `batch` per transaction, so that a takeover takes several. */
   claimTable(kv: KvStore, batch = 2): ClaimTable {
@@ -51,12 +71,14 @@ export class TestCluster {
   /** A member that has not joined. */
   make(options: Partial<MembershipOptions> = {}): TestMember {
     const clock = this.time.clock();
-    const kv = openMemoryStore({ database: this.database, clock, random: seededRandom(++this.#count) });
+    const kv = openMemoryStore({ database: this.database, clock, random: seededRandom(this.seed * 1_000 + ++this.#count) });
     const nodeId = options.nodeId ?? this.#count.toString(16).padStart(32, '0');
+    const gossip = this.network?.node(nodeId, clock);
     const member: TestMember = {
       nodeId,
       clock,
       kv,
+      gossip,
       fencings: 0,
       save: (item) =>
         kv.transact(async (tx) => {
@@ -67,7 +89,9 @@ export class TestCluster {
       membership: createMembership({
         kv,
         clock,
-        random: systemRandom,
+        random: this.network ? seededRandom(this.seed * 1_000 + 500 + this.#count) : systemRandom,
+        timing: this.timing,
+        gossip,
         logger: silentLogger,
         nodeId,
         incarnation: 1,
@@ -85,13 +109,30 @@ export class TestCluster {
   async start(count: number): Promise<TestMember[]> {
     const members = Array.from({ length: count }, () => this.make());
     const endMs = this.time.nowMs + 4_000;
-    for (const { membership } of members) {
+    for (const { membership, gossip } of members) {
+      await gossip?.start();
       await membership.join();
       void membership.setState('ready');
       await this.time.advance(300);
     }
     await this.time.advance(endMs - this.time.nowMs);
     return members;
+  }
+
+  /** As kill -9: it does nothing any more. With `isNoticed` its peers see their connections close, as the machine it ran on would tell them. */
+  kill({ nodeId, clock }: TestMember, isNoticed = true): void {
+    clock.isPaused = true;
+    if (isNoticed) this.network?.kill(nodeId);
+  }
+
+  /** Nothing goes between these two groups any more, in the first way or in both. */
+  cut(some: readonly TestMember[], others: readonly TestMember[], isOneWay = false): void {
+    for (const one of some) {
+      for (const other of others) {
+        this.network!.cut(one.nodeId, other.nodeId);
+        if (!isOneWay) this.network!.cut(other.nodeId, one.nodeId);
+      }
+    }
   }
 
   /** Node ids that have a row, a fence, or claims. */
@@ -112,7 +153,12 @@ export class TestCluster {
       member.clock.isPaused = false;
       member.kv.faults.clear();
     }
-    const closing = Promise.all(this.members.map(({ membership }) => membership.stop()));
+    const closing = Promise.all(
+      this.members.map(async ({ membership, gossip }) => {
+        await membership.stop();
+        await gossip?.stop();
+      }),
+    );
     await this.time.advance(20_000);
     await closing;
   }

@@ -27,7 +27,13 @@ afterEach(async () => {
 
 /** Only the node itself is asked here: the stores are the operations' business. */
 async function start(at = path): Promise<void> {
-  const node: NodeFace = { describe: () => describeNode(), nodes: async () => [], drain: () => {}, certificates: () => [] };
+  const node: NodeFace = {
+    describe: () => describeNode(),
+    nodes: async () => [],
+    drain: () => {},
+    requestDrain: async () => false,
+    certificates: () => [],
+  };
   server = await startControlServer(at, { stores: {} as OperationContext['stores'], node }, silentLogger);
 }
 

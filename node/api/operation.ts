@@ -14,11 +14,13 @@ export interface NodeFace {
   nodes(): Promise<Record<string, unknown>[]>;
   /** Begins the drain; the process ends when it is done. */
   drain(): void;
+  /** Wishes the drain of another node. Answers false when there is no such node (any more). */
+  requestDrain(nodeId: string): Promise<boolean>;
   certificates(): Record<string, unknown>[];
 }
 
 export interface OperationContext {
-  stores: Pick<Stores, 'clock' | 'kv' | 'settings' | 'blobs' | 'mail' | 'directory' | 'queue'>;
+  stores: Pick<Stores, 'clock' | 'kv' | 'settings' | 'sealer' | 'blobs' | 'mail' | 'directory' | 'queue'>;
   node?: NodeFace;
   /** Hears how far a long operation is; only where it runs in the command line's own process. */
   onProgress?: (progress: CheckProgress) => void;

@@ -243,10 +243,16 @@ const queueOperations: Record<string, Operation> = {
   },
 };
 
+const minIdCharacters = 4;
+
+/** The node whose id begins like this. */
 function foundNode(nodes: Record<string, unknown>[], id: string): Record<string, unknown> {
-  const found = nodes.find((node) => node.id === id);
-  if (!found) throw new OperationRefused(`there is no node ${id}`);
-  return found;
+  const wanted = id.toLowerCase();
+  if (wanted.length < minIdCharacters) throw new OperationRefused(`give at least ${minIdCharacters} characters of a node's id`);
+  const found = nodes.filter((node) => String(node.id).startsWith(wanted));
+  if (found.length === 0) throw new OperationRefused(`there is no node ${id}`);
+  if (found.length > 1) throw new OperationRefused(`several nodes have an id that begins with ${id}: give more of it`);
+  return found[0]!;
 }
 
 const nodeOperations: Record<string, Operation> = {
@@ -254,36 +260,36 @@ const nodeOperations: Record<string, Operation> = {
     usage: '',
     summary: 'the nodes of the cluster, as this one sees them',
     needsNode: true,
-    run: async (context) => (await requireNode(context).nodes()).map(({ roles: _roles, addresses: _addresses, ...row }) => row),
+    run: (context) => requireNode(context).nodes(),
   },
   'node show': {
     usage: '[ID]',
-    summary: 'this node, or another one of the cluster',
+    summary: 'this node, or another one of the cluster; the beginning of an id will do',
     needsNode: true,
     run: async (context, { positionals }) => {
-      const [own, ...others] = await requireNode(context).nodes();
+      const nodes = await requireNode(context).nodes();
       const [id] = positionals;
-      if (id === undefined || id === own?.id) return { ...own, ...(await requireNode(context).describe()) };
-      return foundNode(others, id);
+      const found = id === undefined ? nodes[0]! : foundNode(nodes, id);
+      return found === nodes[0] ? { ...found, ...(await requireNode(context).describe()) } : found;
     },
   },
   'node drain': {
     usage: '[ID]',
-    summary: 'finish or hand back all work, then stop',
+    summary: 'have this node, or another one, finish or hand back all work, then stop',
     needsNode: true,
     run: async (context, { positionals }) => {
       const node = requireNode(context);
-      const [id] = positionals;
-      if (id !== undefined) {
-        const [own, ...others] = await node.nodes();
-        const other = id === own?.id ? undefined : foundNode(others, id);
-        if (other)
-          throw new OperationRefused(
-            `${id} is another node (${String(other.hostname)}): it can only be drained where it runs, with 'starling node drain' on its --data`,
-          );
+      if (positionals[0] === undefined) {
+        // Without a word to the store: it may be why this node is to go.
+        node.drain();
+        return { draining: true, id: (await node.describe()).id };
       }
-      node.drain();
-      return { draining: true };
+      const nodes = await node.nodes();
+      const found = foundNode(nodes, positionals[0]);
+      const id = String(found.id);
+      if (found === nodes[0]) node.drain();
+      else if (!(await node.requestDrain(id))) throw new OperationRefused(`there is no node ${id} any more`);
+      return { draining: true, id };
     },
   },
   'cert list': {

@@ -10,6 +10,7 @@ import {
   valueAt,
 } from '../../store/settings/index.js';
 import { ConfigError, parseToml } from '../config/load.js';
+import { resealInstallationSecrets } from '../installation.js';
 import { type NodeSettings, sectionsReadAtStart, settingsRegistry } from '../settings/sections.js';
 import { type Operation, type OperationArguments, type OperationContext, OperationRefused } from './operation.js';
 
@@ -37,14 +38,14 @@ function changeOptions({ flags }: OperationArguments) {
 function operation(
   usage: string,
   summary: string,
-  run: (settings: NodeSettings, args: OperationArguments) => Promise<unknown>,
+  run: (settings: NodeSettings, args: OperationArguments, stores: OperationContext['stores']) => Promise<unknown>,
 ): Operation {
   return {
     usage,
     summary,
     async run({ stores }: OperationContext, args) {
       try {
-        return await run(stores.settings, args);
+        return await run(stores.settings, args, stores);
       } catch (error) {
         if (error instanceof SettingsError || error instanceof ConfigError)
           throw new OperationRefused(error.message, { cause: error });
@@ -145,8 +146,8 @@ export const settingsOperations: Record<string, Operation> = {
   'settings rollback': operation(`VERSION ${changeFlags}`, 'bring back the contents of an old version', (settings, args) =>
     changed(settings.rollback(wholeNumber(args.positionals[0]!, 'a version'), changeOptions(args))),
   ),
-  'settings reseal': operation('', 'seal all secrets with the newest cluster key', async (settings) => ({
-    resealed: await settings.reseal(),
+  'settings reseal': operation('', 'seal all secrets with the newest cluster key', async (settings, _args, { kv, sealer }) => ({
+    resealed: (await resealInstallationSecrets(kv, sealer)) + (await settings.reseal()),
   })),
   'settings schema': {
     usage: '',

@@ -14,6 +14,7 @@ import { withLocation } from '../config/location.js';
 import type { Config } from '../config/schema.js';
 import { StartError } from '../start-error.js';
 import { parseArguments, UsageError, wholeNumber } from './arguments.js';
+import { nodeFaces } from './nodes.js';
 import { printHelp, printResult } from './output.js';
 import { settingsFaces } from './settings.js';
 
@@ -59,7 +60,7 @@ export async function runOperation(argv: string[]): Promise<number> {
     ? loadConfig(configFile, (input) => withLocation(input, location))
     : checkConfig(withLocation({ data: dataOption ?? './data' }, location));
   const data = dataOption ?? config.data;
-  const face = settingsFaces[name];
+  const face = settingsFaces[name] ?? nodeFaces[name];
   try {
     const result = await perform(name, face?.prepare?.(args) ?? args, data, config);
     if (face?.print && !json) process.stdout.write(`${face.print(result, args)}\n`);

@@ -34,7 +34,8 @@ function cell(value: unknown): string {
   return String(value);
 }
 
-function table(rows: Record<string, unknown>[]): string {
+/** Columns in the order in which the rows name them. */
+export function table(rows: Record<string, unknown>[]): string {
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const cells = [columns, ...rows.map((row) => columns.map((column) => cell(row[column])))];
   const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]!.length)));

@@ -10,6 +10,11 @@ import { type FirstSettings, readFirstSettings } from '../settings/index.js';
 import { parseArguments, refusePositionals, UsageError, wholeNumber } from './arguments.js';
 import { exitOnUncaught, signalHandler } from './signals.js';
 
+/** Told to stop while the store could not be reached. */
+class StoppedWaiting extends Error {
+  override readonly name = 'StoppedWaiting';
+}
+
 /** Runs until SIGTERM, SIGINT or `node drain`; a second signal ends at once. Returns the exit code: 1 for a node that others had declared dead. */
 async function runUntilStopped(
   config: Config,
@@ -21,17 +26,26 @@ async function runUntilStopped(
   exitOnUncaught(logger);
   let node: RunningNode | undefined;
   let isStopWanted = false;
+  const waiting = new AbortController();
   const onSignal = signalHandler({
     logger,
     isInTerminal: process.stdout.isTTY === true,
     exit: (code) => process.exit(code),
     stop() {
       isStopWanted = true;
+      waiting.abort(new StoppedWaiting());
       node?.drain();
     },
   });
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal);
-  node = await startNode(config, { logger, isHeldBack, firstSettings });
+  try {
+    node = await startNode(config, { logger, isHeldBack, firstSettings, signal: waiting.signal });
+  } catch (error) {
+    if (!(error instanceof StoppedWaiting)) throw error;
+    logger.info('stopped before the store could be reached');
+    // What the last attempt has left open has nothing in it.
+    process.exit(0);
+  }
   if (isStopWanted) node.drain();
   else {
     try {

@@ -10,7 +10,8 @@ import { type OperationArguments, OperationRefused } from '../api/operation.js';
 import { settingsRegistry } from '../settings/sections.js';
 import { UsageError } from './arguments.js';
 
-interface OperationFace {
+/** What the command line adds to an operation. */
+export interface OperationFace {
   /** Made from the arguments as typed, in this process. */
   prepare?(args: OperationArguments): OperationArguments;
   /** For people; JSON is for programs. */

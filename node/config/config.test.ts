@@ -27,6 +27,26 @@ describe('the local file', () => {
     expect(config.listeners.find((listener) => listener.name === 'imaps')).toMatchObject({ port: 3093, tls: 'implicit' });
   });
 
+  it('says where a node gossips', () => {
+    const gossip = (text: string) => loadText(`[gossip]\n${text}\n`).gossip;
+    expect(gossip('')).toEqual({ host: '127.0.0.1', port: 2946, advertise: [], bootstrap: [], mdns: false });
+    expect(gossip('advertise = ["mx1.example.org:2946", "192.0.2.1:1", "[2001:db8::1]:65535"]').advertise).toEqual([
+      { host: 'mx1.example.org', port: 2946 },
+      { host: '192.0.2.1', port: 1 },
+      { host: '2001:db8::1', port: 65_535 },
+    ]);
+    for (const bad of ['', 'mx1', 'mx1:', 'mx1:0', 'mx1:65536', '2001:db8::1', '[mx1]:1', '1.2.3:1', 'a b:1', '-a:1'])
+      expect(() => gossip(`bootstrap = ["${bad}"]`), bad).toThrow(/gossip\.bootstrap\.0: a name or an address, with its port/);
+  });
+
+  it('gossips in the quickstart on the port of its offset, whatever else the file says', () => {
+    const gossip = (overrides: object) => checkConfig(quickstartConfig('x', 100, overrides)).gossip;
+    expect(gossip({}).port).toBe(3046);
+    expect(gossip({ gossip: { mdns: true } })).toMatchObject({ port: 3046, mdns: true });
+    expect(gossip({ gossip: { port: 7 } }).port).toBe(7);
+    expect(() => gossip({ gossip: 7 })).toThrow(/gossip: /);
+  });
+
   it.each([
     ['an unknown setting', 'hostnam = "x"\n', /hostnam/],
     ['a wrong type', '[log]\nlevel = 3\n', /log\.level/],
@@ -100,6 +120,15 @@ describe('where the store is', () => {
     );
     expect(given).toEqual({ store: { backend: 'foundationdb', clusterFile: '/f' }, clusterKeyFile: 'k' });
     expect(checkConfig(withLocation({}, { env, store: 'embedded:/d' })).store).toEqual({ backend: 'embedded', directory: '/d' });
+  });
+
+  it('is waited for as long as the file says, wherever it is', () => {
+    const file = { store: { backend: 'postgres' as const, url: 'postgres://h/d', startTimeoutSeconds: 5 } };
+    const at = (store?: string) => checkConfig(withLocation(file, { env: {}, store })).store;
+    expect(at()).toMatchObject({ url: 'postgres://h/d', startTimeoutSeconds: 5 });
+    expect(at('postgres://i/d')).toMatchObject({ url: 'postgres://i/d', startTimeoutSeconds: 5 });
+    expect(at('embedded:/d')).toEqual({ backend: 'embedded', directory: '/d' });
+    expect(checkConfig(withLocation({}, { env })).store).toMatchObject({ startTimeoutSeconds: 120 });
   });
 
   it('is refused in a sentence that quotes nothing', () => {

@@ -16,12 +16,21 @@ export interface Location {
 export function withLocation(input: ConfigInput, { store, clusterKeyFile, env = process.env }: Location): ConfigInput {
   const located = { ...input };
   const given = store ?? (input.store === undefined ? env[storeVariable] || undefined : undefined);
-  if (given !== undefined) located.store = storeSection(given, store === undefined ? storeVariable : '--store');
+  if (given !== undefined) {
+    const section = storeSection(given, store === undefined ? storeVariable : '--store');
+    located.store = section.backend === 'embedded' ? section : { ...section, ...patience(input.store) };
+  }
   if (clusterKeyFile !== undefined) {
     located.clusterKeyFile = clusterKeyFile;
     delete located.clusterKey;
   }
   return located;
+}
+
+/** Says nothing of the place, hence holds for another one as well. */
+function patience(store: ConfigInput['store']): { startTimeoutSeconds?: number } {
+  if (store === undefined || store.backend === 'embedded' || store.startTimeoutSeconds === undefined) return {};
+  return { startTimeoutSeconds: store.startTimeoutSeconds };
 }
 
 function storeSection(text: string, where: string): NonNullable<ConfigInput['store']> {

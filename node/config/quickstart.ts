@@ -1,5 +1,5 @@
 /** The settings of a first node: one domain, three accounts, everything on 127.0.0.1, ports that need no privilege. */
-import type { ConfigInput } from './schema.js';
+import { type ConfigInput, gossipPort } from './schema.js';
 
 export const quickstartDomain = 'example.test';
 export const quickstartAccounts = ['admin', 'alice', 'bob'].map((name) => `${name}@${quickstartDomain}`);
@@ -19,7 +19,7 @@ export const quickstartPorts = {
 /** The cluster-wide settings of a new installation: for trying things out, any password will do; otherwise more is asked for. */
 export const quickstartSettings = { directory: { minPasswordCharacters: 1 } };
 
-/** Everything with the quickstart's defaults; `overrides` replaces whole sections. */
+/** Everything with the quickstart's defaults; `overrides` replaces whole sections, of `gossip` single settings: its port stays with the others'. */
 export function quickstartConfig(data: string, portOffset: number, overrides: Partial<ConfigInput> = {}): ConfigInput {
   const at = (name: keyof typeof quickstartPorts) => ({ name, port: quickstartPorts[name] + portOffset });
   return {
@@ -36,5 +36,11 @@ export function quickstartConfig(data: string, portOffset: number, overrides: Pa
       { ...at('https'), protocol: 'http', tls: 'implicit' },
     ],
     ...overrides,
+    gossip: withPort(overrides.gossip, gossipPort + portOffset),
   };
+}
+
+/** What is no table is left for the schema to refuse. */
+function withPort(given: ConfigInput['gossip'], port: number): ConfigInput['gossip'] {
+  return given === undefined || typeof given === 'object' ? { port, ...given } : given;
 }

@@ -4,6 +4,7 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { z } from 'zod';
+import type { HostAndPort } from '../../cluster/gossip/contract.js';
 
 const port = z.int().min(0).max(65_535);
 
@@ -15,10 +16,45 @@ function isServerAddress(text: string): boolean {
   return isAddress && (digits === undefined || (Number(digits) > 0 && Number(digits) <= 65_535));
 }
 
+/** `mx1.example.org:2946`, `192.0.2.1:2946`, `[2001:db8::1]:2946`. Undefined when it is none. */
+export function parseHostAndPort(text: string): HostAndPort | undefined {
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)):(\d{1,5})$/i.exec(text) ?? [];
+  const number = Number(digits);
+  if (!(number > 0 && number <= 65_535)) return undefined;
+  if (bracketed !== undefined) return isIPv6(bracketed) ? { host: bracketed, port: number } : undefined;
+  // What has only digits and dots is meant as an address.
+  return /^[\d.]+$/.test(plain!) && !isIPv4(plain!) ? undefined : { host: plain!, port: number };
+}
+
+const hostAndPort = z.string().transform((text, context): HostAndPort => {
+  const parsed = parseHostAndPort(text);
+  if (parsed) return parsed;
+  context.addIssue({ code: 'custom', message: 'a name or an address, with its port: mx1.example.org:2946' });
+  return z.NEVER;
+});
+
+/** Where nodes of a cluster hear one another, unless the file says otherwise. */
+export const gossipPort = 2_946;
+/** A node looks for its store for so long when it starts. */
+const startTimeoutSeconds = z.number().min(0).max(86_400).default(120);
+
+/** `192.0.2.1`, `192.0.2.0/24`, `2001:db8::1`, `2001:db8::/32`. */
+function isNetwork(text: string): boolean {
+  const [, address = '', prefix = '0'] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+  return isIPv4(address) ? Number(prefix) <= 32 : isIPv6(address) && Number(prefix) <= 128;
+}
+
 export const nodeRoles = ['smtp', 'imap', 'http', 'queue'] as const;
 export type NodeRole = (typeof nodeRoles)[number];
 
 export const listenerProtocols = ['smtp', 'submission', 'lmtp', 'imap', 'http'] as const;
+
+const proxyProtocol = z.strictObject({
+  /** Balancers: their connections must begin with a PROXY header, version 1 or 2 (http: 2 only). Whoever else sends one is not believed. */
+  from: z.array(z.string().refine(isNetwork, 'an IP address, or a network such as 10.0.0.0/8')).min(1),
+  /** Connections from anywhere else are refused. */
+  required: z.boolean().default(false),
+});
 
 const listener = z.strictObject({
   /** Shown in logs and as the metric label. */
@@ -30,6 +66,8 @@ const listener = z.strictObject({
   tls: z.enum(['none', 'starttls', 'implicit']).default('none'),
   maxConnections: z.int().min(1).default(8_192),
   maxConnectionsPerAddress: z.int().min(1).default(1_024),
+  /** Before whom this listener stands, so that limits, bans, logs and Received fields know the client's address (node/listeners/README). */
+  proxyProtocol: proxyProtocol.optional(),
 });
 
 export type ListenerConfig = z.infer<typeof listener>;
@@ -44,7 +82,15 @@ export const configSchema = z.strictObject({
     .string()
     .regex(/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/i)
     .default('localhost'),
-  listeners: z.array(listener).default([]),
+  listeners: z
+    .array(
+      listener.refine((each) => !(each.proxyProtocol && each.protocol === 'http' && each.tls === 'implicit'), {
+        path: ['proxyProtocol'],
+        message:
+          'HTTPS takes no PROXY header: let the balancer end TLS and speak HTTP to a listener without (node/listeners/README)',
+      }),
+    )
+    .default([]),
   log: emptyDefault(
     z.strictObject({ level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info') }),
   ),
@@ -53,7 +99,12 @@ export const configSchema = z.strictObject({
       /** For one node. Default directory: `store` in `data`. */
       z.strictObject({ backend: z.literal('embedded'), directory: z.string().optional() }),
       /** Shared by nodes. The URL may stand in a file of its own or in STARLING_POSTGRES_URL, because of its password; several hosts for failover. */
-      z.strictObject({ backend: z.literal('postgres'), url: z.string().optional(), urlFile: z.string().optional() }),
+      z.strictObject({
+        backend: z.literal('postgres'),
+        url: z.string().optional(),
+        urlFile: z.string().optional(),
+        startTimeoutSeconds,
+      }),
       z.strictObject({
         backend: z.literal('foundationdb'),
         clusterFile: z.string().default('/etc/foundationdb/fdb.cluster'),
@@ -61,6 +112,7 @@ export const configSchema = z.strictObject({
         clientLibrary: z.string().optional(),
         /** Folder with client libraries of other versions, for upgrades of the database under running nodes. */
         externalClientDirectory: z.string().optional(),
+        startTimeoutSeconds,
       }),
     ])
     .default({ backend: 'embedded' }),
@@ -83,9 +135,25 @@ export const configSchema = z.strictObject({
   clusterKey: z.string().optional(),
   /** A file with the same, one key per line. Without either: STARLING_CLUSTER_KEY; with the embedded store `DATA/cluster.key`, made when it is not there. */
   clusterKeyFile: z.string().optional(),
+  gossip: emptyDefault(
+    z.strictObject({
+      /** Default: yes where the store is shared. Without it everything is correct and slower: the store alone tells nodes of one another. */
+      enabled: z.boolean().optional(),
+      /** Address of this machine to listen on, reached by the other nodes only; every interface: 0.0.0.0 or ::. */
+      host: z.string().default('127.0.0.1'),
+      /** 0: any free one; the others learn it from the store. */
+      port: port.default(gossipPort),
+      /** `host:port` under which the others reach this node, where that is not what it listens on (address translation, containers). */
+      advertise: z.array(hostAndPort).max(8).default([]),
+      /** `host:port` to try besides those that the store knows; hardly ever needed. */
+      bootstrap: z.array(hostAndPort).max(64).default([]),
+      /** Finds nodes of this cluster by multicast DNS, too. Off: the store knows them all, and it tells the whole network segment of this node. */
+      mdns: z.boolean().default(false),
+    }),
+  ),
   drainTimeoutSeconds: z.number().positive().max(300).default(30),
 });
 
-export type Config = z.infer<typeof configSchema>;
+export type Config = z.output<typeof configSchema>;
 /** As written in the file: everything with a default may be left out. */
 export type ConfigInput = z.input<typeof configSchema>;

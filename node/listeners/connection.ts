@@ -20,9 +20,10 @@ export interface ListenerConnection {
   readonly socket: Socket | TLSSocket;
   /** Short and random; in every log line of the session. */
   readonly connectionId: string;
-  /** IPv4-mapped addresses are given as IPv4. */
+  /** The client's, where a trusted proxy tells it. IPv4-mapped addresses are given as IPv4. */
   readonly remoteAddress: string;
   readonly remotePort: number;
+  /** This machine's side of the connection, behind a proxy as well. */
   readonly localAddress: string;
   readonly localPort: number;
   /** Undefined while the connection is plain text. */
@@ -72,6 +73,8 @@ export function shakeHands(plain: Socket, options: HandshakeOptions): Promise<TL
     // Without a tls.Server around it, a failing handshake tells its reason in this event and then just closes.
     socket.on('_tlsError', (error: Error) => (reason = error));
     socket.on('error', (error) => settle(error));
+    // Sockets are half open: without this a peer that only wanted to see whether the port answers would be waited for.
+    socket.once('end', () => settle(new Error('The peer hung up during the TLS handshake')));
     socket.once('close', () => settle(reason ?? new Error('The connection closed during the TLS handshake')));
     socket.once('secure', () => settle());
   });

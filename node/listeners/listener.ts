@@ -1,6 +1,6 @@
 /**
- * A TCP listener for the line protocols (SMTP, LMTP, IMAP, POP3, ManageSieve): accepts, counts, refuses politely what is too
- * much, shakes TLS hands where that comes first, and hands the connection to a session.
+ * A TCP listener for the line protocols (SMTP, LMTP, IMAP, POP3, ManageSieve): accepts, learns from a trusted proxy who the client
+ * is, counts, refuses politely what is too much, shakes TLS hands where that comes first, and hands the connection to a session.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -8,19 +8,28 @@ import ipaddr from 'ipaddr.js';
 import { type Clock, counter, gauge, type Logger, type Random, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import type { CertificateStore } from './certificates.js';
 import { type ListenerConnection, shakeHands, type TlsInfo, tlsInfo } from './connection.js';
+import type { ProxyEndpoint } from './proxy-header.js';
+import { type ProxyReception, receiveProxyHeader, type TrustedProxies } from './proxy-reception.js';
 
 const connectionsOpen = gauge('starling_connections', 'Open connections.', ['listener']);
 const connectionsTotal = counter('starling_connections_total', 'Connections accepted, the refused ones included.', ['listener']);
-/** `limit` = the listener is full; `address_limit` = too many from one address; `not_admitted` = banned. */
+/** `limit` = the listener is full; `address_limit` = too many from one address; `not_admitted` = banned; `not_proxied` = past the proxies. */
 const refusedTotal = counter('starling_connections_refused_total', 'Connections refused at accept.', ['listener', 'reason']);
 const handshakeFailuresTotal = counter('starling_tls_handshake_failures_total', 'TLS handshakes that failed.', ['listener']);
+/** `proxied` = a client's address was named; `local` = none was (health checks); `closed`, `timeout`, `malformed` = cut without one. */
+const proxyHeadersTotal = counter('starling_proxy_headers_total', 'Connections from trusted proxies, by their PROXY header.', [
+  'listener',
+  'result',
+]);
 
-type RefusalReason = 'limit' | 'address_limit' | 'not_admitted';
+type RefusalReason = 'limit' | 'address_limit' | 'not_admitted' | 'not_proxied';
 
 /** How long a refused peer may take to read why. */
 const refusalLingerMs = 2_000;
 /** RFC 3501 sessions are silent for half an hour; a NAT forgets after minutes. */
 const keepAliveDelayMs = 60_000;
+/** A proxy that is set up wrongly does the same wrong at every connection: said this often, not each time. */
+const proxyWarningEveryMs = 60_000;
 
 export interface TcpListenerOptions {
   /** For logs and metrics: `smtp`, `submission`, `imaps`. */
@@ -40,8 +49,12 @@ export interface TcpListenerOptions {
   logger: Logger;
   /** The line that tells a refused peer why (`421 …`, `* BYE …`), with CRLF. Without it, or under implicit TLS, it is just cut. */
   refusal?(reason: 'limit' | 'address_limit'): string;
-  /** Asked at accept (bans): false cuts the connection without a word. */
+  /** Asked before anything else is done for a client (bans): false cuts the connection without a word. Never asked about a trusted proxy. */
   admit?(remoteAddress: string): boolean;
+  /** Whose PROXY headers (before TLS) tell the client's address. Default: nobody's. */
+  proxyProtocol?: TrustedProxies;
+  /** Within which such a header must be there. Default 5 000. */
+  proxyHeaderTimeoutMs?: number;
   /** Default 10 000. */
   handshakeTimeoutMs?: number;
   /** After the peer's FIN the session may still answer what was sent before, for this long. Default 30 000. */
@@ -59,6 +72,7 @@ export class TcpListener {
   readonly #open = new Set<Socket>();
   readonly #perAddress = new Map<string, number>();
   #stopped: Promise<void> | undefined;
+  #proxyWarnedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: TcpListenerOptions) {
     this.name = options.name;
@@ -112,7 +126,7 @@ export class TcpListener {
   }
 
   #accept(plain: Socket): void {
-    const { name, logger } = this.#options;
+    const { name, logger, proxyProtocol } = this.#options;
     connectionsTotal.inc({ listener: name });
     plain.on('error', (error) => logger.debug({ err: error, listener: name }, 'connection error'));
     // A peer that has gone already has no address any more.
@@ -120,20 +134,65 @@ export class TcpListener {
       plain.destroy();
       return;
     }
-    const remoteAddress = ipaddr.process(plain.remoteAddress.replace(/%.*$/, '')).toString();
-    const group = addressGroup(remoteAddress);
-    const refused = this.#refusalReason(remoteAddress, group);
+    const peer = { address: ipaddr.process(plain.remoteAddress.replace(/%.*$/, '')).toString(), port: plain.remotePort! };
+    if (proxyProtocol?.isTrusted(peer.address)) {
+      this.#acceptProxied(plain, peer);
+      return;
+    }
+    const refused = proxyProtocol?.isRequired ? 'not_proxied' : this.#refusalReason(peer.address);
     if (refused) {
       this.#refuse(plain, refused);
       return;
     }
-    this.#count(plain, group);
-    const connection = new Connection(plain, remoteAddress, this.#random.bytes(6).toString('base64url'), (socket) =>
+    this.#count(plain);
+    this.#countAddress(plain, peer.address);
+    this.#serve(plain, peer, false);
+  }
+
+  /** Of a proxy only the total is limited: bans and the limit per address are about the client that its header names. */
+  #acceptProxied(plain: Socket, proxy: ProxyEndpoint): void {
+    if (this.#isFull) {
+      this.#refuse(plain, 'limit');
+      return;
+    }
+    this.#count(plain);
+    const timeoutMs = this.#options.proxyHeaderTimeoutMs ?? 5_000;
+    receiveProxyHeader(plain, { clock: this.#clock, timeoutMs }, (reception) => {
+      if (reception.kind !== 'received') {
+        this.#proxyFailed(plain, proxy, reception);
+        return;
+      }
+      const { source: client, command } = reception.header;
+      proxyHeadersTotal.inc({ listener: this.name, result: client ? 'proxied' : 'local' });
+      const refused = client && this.#clientRefusal(client.address);
+      if (refused) {
+        this.#refuse(plain, refused);
+        return;
+      }
+      if (client) this.#countAddress(plain, client.address);
+      this.#serve(plain, client ?? proxy, command === 'LOCAL');
+    });
+  }
+
+  #proxyFailed(plain: Socket, { address }: ProxyEndpoint, { kind, reason }: Exclude<ProxyReception, { kind: 'received' }>): void {
+    plain.destroy();
+    proxyHeadersTotal.inc({ listener: this.name, result: kind });
+    const nowMs = this.#clock.monotonicMs();
+    // Connecting and hanging up is how a balancer sees whether a port is open.
+    const isNews = kind !== 'closed' && !(nowMs - this.#proxyWarnedAtMs < proxyWarningEveryMs);
+    if (isNews) this.#proxyWarnedAtMs = nowMs;
+    const facts = { listener: this.name, proxyAddress: address, reason };
+    this.#options.logger[isNews ? 'warn' : 'debug'](facts, 'a trusted proxy has sent no usable PROXY header');
+  }
+
+  /** @param isHealthCheck a connection of the proxy's own: breaking it off is not worth a line in the log. */
+  #serve(plain: Socket, client: ProxyEndpoint, isHealthCheck: boolean): void {
+    const connection = new Connection(plain, client, this.#random.bytes(6).toString('base64url'), (socket) =>
       shakeHands(socket, {
         certificates: this.#options.certificates,
         timeoutMs: this.#options.handshakeTimeoutMs ?? 10_000,
         clock: this.#clock,
-        onFailure: (error) => this.#handshakeFailed(error, connection),
+        onFailure: (error) => this.#handshakeFailed(error, connection, isHealthCheck),
       }),
     );
     this.#boundHalfOpen(plain, connection);
@@ -157,17 +216,25 @@ export class TcpListener {
     }
   }
 
-  #refusalReason(remoteAddress: string, group: string): RefusalReason | undefined {
-    const { admit, maxConnections, maxConnectionsPerAddress } = this.#options;
-    if (admit && !admit(remoteAddress)) return 'not_admitted';
-    if (this.#open.size >= maxConnections) return 'limit';
-    return (this.#perAddress.get(group) ?? 0) >= maxConnectionsPerAddress ? 'address_limit' : undefined;
+  get #isFull(): boolean {
+    return this.#open.size >= this.#options.maxConnections;
+  }
+
+  #refusalReason(remoteAddress: string): RefusalReason | undefined {
+    const refused = this.#clientRefusal(remoteAddress);
+    return refused !== 'not_admitted' && this.#isFull ? 'limit' : refused;
+  }
+
+  #clientRefusal(address: string): 'not_admitted' | 'address_limit' | undefined {
+    const { admit, maxConnectionsPerAddress } = this.#options;
+    if (admit && !admit(address)) return 'not_admitted';
+    return (this.#perAddress.get(addressGroup(address)) ?? 0) >= maxConnectionsPerAddress ? 'address_limit' : undefined;
   }
 
   #refuse(plain: Socket, reason: RefusalReason): void {
     const { name, refusal, tls } = this.#options;
     refusedTotal.inc({ listener: name, reason });
-    if (reason === 'not_admitted' || !refusal || tls === 'implicit') {
+    if (reason === 'not_admitted' || reason === 'not_proxied' || !refusal || tls === 'implicit') {
       // A handshake only to say no would be the dearest answer of all.
       plain.destroy();
       return;
@@ -179,13 +246,19 @@ export class TcpListener {
     plain.once('close', () => timer.cancel());
   }
 
-  #count(plain: Socket, group: string): void {
+  #count(plain: Socket): void {
     this.#open.add(plain);
-    this.#perAddress.set(group, (this.#perAddress.get(group) ?? 0) + 1);
     connectionsOpen.inc({ listener: this.name });
     plain.once('close', () => {
       this.#open.delete(plain);
       connectionsOpen.dec({ listener: this.name });
+    });
+  }
+
+  #countAddress(plain: Socket, address: string): void {
+    const group = addressGroup(address);
+    this.#perAddress.set(group, (this.#perAddress.get(group) ?? 0) + 1);
+    plain.once('close', () => {
       const left = this.#perAddress.get(group)! - 1;
       if (left > 0) this.#perAddress.set(group, left);
       else this.#perAddress.delete(group);
@@ -205,13 +278,15 @@ export class TcpListener {
     connection.onUpgrade = watch;
   }
 
-  #handshakeFailed(error: Error, { connectionId, remoteAddress }: Connection): void {
-    handshakeFailuresTotal.inc({ listener: this.name });
-    this.#options.logger.info({ err: error, listener: this.name, connectionId, remoteAddress }, 'TLS handshake failed');
+  #handshakeFailed(error: Error, { connectionId, remoteAddress }: Connection, isHealthCheck: boolean): void {
+    if (!isHealthCheck) handshakeFailuresTotal.inc({ listener: this.name });
+    const facts = { err: error, listener: this.name, connectionId, remoteAddress };
+    this.#options.logger[isHealthCheck ? 'debug' : 'info'](facts, 'TLS handshake failed');
   }
 }
 
 class Connection implements ListenerConnection {
+  readonly remoteAddress: string;
   readonly remotePort: number;
   readonly localAddress: string;
   readonly localPort: number;
@@ -222,12 +297,13 @@ class Connection implements ListenerConnection {
 
   constructor(
     plain: Socket,
-    readonly remoteAddress: string,
+    client: ProxyEndpoint,
     readonly connectionId: string,
     private readonly handshake: (plain: Socket) => Promise<TLSSocket>,
   ) {
     this.#socket = plain;
-    this.remotePort = plain.remotePort!;
+    this.remoteAddress = client.address;
+    this.remotePort = client.port;
     this.localAddress = ipaddr.process(plain.localAddress!.replace(/%.*$/, '')).toString();
     this.localPort = plain.localPort!;
   }

@@ -133,6 +133,31 @@ describe('the short way', () => {
     expect(await queueLeftovers(kv)).toEqual([]);
   });
 
+  it.each([
+    ['the short way', 'deliver-direct', 'alice@example.test'],
+    ['the queue', 'deliver', 'alice@example.test'],
+    ['the queue to several', 'settle', ['alice@example.test', 'bob@example.test']],
+  ])('tells of a message whose commit was unknown, by %s', async (_way, label, to) => {
+    const kv = openMemoryStore();
+    const node = await startTestNode({ kv, isDirect: label === 'deliver-direct' });
+    opened.push(node);
+    const alice = await node.account('alice@example.test');
+    await node.account('bob@example.test');
+    const before = (await node.mail.usage(alice)).modseq;
+    const told: number[] = [];
+    node.mail.onLocalChange(({ accountId, modseq }) => accountId === alice && told.push(modseq));
+    const transact = kv.transact.bind(kv);
+    kv.transact = (body, options) => {
+      if (options?.label === label) kv.faults.nextCommit = 'applied';
+      return transact(body, options);
+    };
+    const { port } = await node.listen();
+    expect((await post(port, { to, text }))[0]!.code).toBe(250);
+    await node.settled();
+    expect(await node.mailbox(alice)).toHaveLength(1);
+    expect(told).toEqual([before + 1]);
+  });
+
   it('combines what waits for one account', async () => {
     const node = await openNode();
     const alice = await node.account('alice@example.test');

@@ -23,13 +23,14 @@ import {
 import { needsExpansion } from './expand.js';
 import { createMailboxFinder } from './mailbox-finder.js';
 import { attemptsTotal, combinedMessages, deliverySeconds, messagesTotal } from './metrics.js';
+import { Notices } from './notice.js';
 import { isStoreTrouble } from './settle.js';
 import type { DeliverDirect } from './types.js';
 
 export interface DirectDependencies {
   kv: KvStore;
   blobs: Pick<BlobStore, 'stat'>;
-  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
+  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'announcePerhaps' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
   directory: Pick<Directory, 'resolve' | 'principalById'>;
   clock: Clock;
   logger: Logger;
@@ -64,20 +65,24 @@ export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
   }
 
   async function run(accountId: string, inserts: Insert[]): Promise<Outcome<void>[]> {
-    const { outcomes, notice } = await d.kv.transact(
-      async (tx) => {
-        const writer = await d.mail.openWriter(
-          tx,
-          accountId,
-          inserts.map(({ message }) => message),
-        );
-        // Side by side: however many they are, what they read shares a round trip.
-        const done = await Promise.all(inserts.map((one) => insert(tx, writer, one)));
-        return { outcomes: done, notice: writer.finish() };
-      },
-      { label: 'deliver-direct' },
-    );
-    d.mail.announce(notice);
+    const notices = new Notices(d.mail);
+    const transact = () =>
+      d.kv.transact(
+        async (tx) => {
+          notices.begin();
+          const writer = await d.mail.openWriter(
+            tx,
+            accountId,
+            inserts.map(({ message }) => message),
+          );
+          // Side by side: however many they are, what they read shares a round trip.
+          const done = await Promise.all(inserts.map((one) => insert(tx, writer, one)));
+          notices.finish(tx, writer);
+          return done;
+        },
+        { label: 'deliver-direct' },
+      );
+    const outcomes = await notices.around(transact);
     combinedMessages.observe(inserts.length);
     return outcomes;
   }

@@ -7,19 +7,13 @@ import { summarizeWithin } from '../../protocols/message/index.js';
 import { BlobMissing, type BlobStore, type PreparedBlob } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
 import { KvError, type KvStore, type KvTransaction } from '../../store/kv/contract.js';
-import {
-  type AccountGate,
-  type ChangeNotice,
-  MailError,
-  mailLimits,
-  type NewMessage,
-  type OpenMailStore,
-} from '../../store/mail/index.js';
+import { type AccountGate, MailError, mailLimits, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
 import type { ClaimedDestination, Queue, SaveOutcome } from '../../store/queue/index.js';
 import { type AccountDelivery, findRoutes, type Routes } from './local-routes.js';
 import { createMailboxFinder } from './mailbox-finder.js';
 import { createMailboxWriter } from './mailbox-writer.js';
 import { attemptsTotal, deliverySeconds, messagesTotal } from './metrics.js';
+import { Notices } from './notice.js';
 import { attemptNumber, nextAttemptAtSeconds, wantsSuccessReport } from './retry-schedule.js';
 import type { MailflowSettings } from './settings.js';
 import { isPending, type Settle } from './settle.js';
@@ -29,7 +23,7 @@ export interface LocalDeliveryDependencies {
   kv: KvStore;
   queue: Queue;
   blobs: BlobStore;
-  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
+  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'announcePerhaps' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
   directory: Pick<Directory, 'resolve' | 'principalById'>;
   settle: Settle;
   clock: Clock;
@@ -139,22 +133,22 @@ async function settleRoutes(
   const { claimed } = delivery;
   const content = routes.accounts.length > 0 ? await delivery.content() : undefined;
   const nowSeconds = Math.floor(d.clock.nowMs() / 1000);
-  let notices: (ChangeNotice | undefined)[] = [];
+  const notices = new Notices(d.mail);
   const alongside = async (tx: KvTransaction) => {
+    notices.begin();
     // Side by side: what all of them read shares two round trips.
-    notices = await Promise.all(
+    await Promise.all(
       routes.accounts.map(async (account) => {
         const message = newMessage(claimed, content!, account);
         const writer = await d.mail.openWriter(tx, account.accountId, [message]);
         await writer.insertMessage(message, { quotaLimitBytes: account.quotaLimitBytes });
-        return writer.finish();
+        notices.finish(tx, writer);
       }),
     );
     for (const { message } of routes.expansions) await d.queue.enqueue(tx, message, { nowSeconds });
   };
   const settle = () => d.settle({ claimed, verdicts: routes.verdicts, kind: 'local', keepClaim, alongside });
-  const outcome = await behindGates(d.mail.gate, routes, settle);
-  for (const notice of notices) d.mail.announce(notice);
+  const outcome = await notices.around(() => behindGates(d.mail.gate, routes, settle));
   if (routes.expansions.length > 0) {
     messagesTotal.inc({ event: 'expanded' }, routes.expansions.length);
     d.queue.announceDue();

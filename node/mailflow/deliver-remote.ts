@@ -11,6 +11,7 @@ import {
   SmtpConnectError,
 } from '../../protocols/smtp/client/contract.js';
 import { BlobMissing, type BlobStore } from '../../store/blobs/contract.js';
+import { KvError } from '../../store/kv/contract.js';
 import { type ClaimedDestination, ClaimLost, type QueueRecipient } from '../../store/queue/index.js';
 import { isAscii } from './addresses.js';
 import { type ConnectionPool, createConnectionPool, type OutgoingConnection } from './connection-pool.js';
@@ -31,6 +32,8 @@ export interface RemoteDeliveryDependencies {
   settings: () => MailflowSettings;
   resolver: Resolver;
   connect(options: ConnectOptions): Promise<OutgoingConnection>;
+  /** Whether this node may hand messages to others: not while it may have been declared dead, and another may be sending them. Default: always. */
+  maySend?: () => boolean;
 }
 
 export interface RemoteDelivery {
@@ -184,7 +187,7 @@ async function tryHost(
     const { connection, isReused } = pooled;
     const content = watchedContent(d, claimed);
     try {
-      const result = await connection.send(outgoing(claimed, recipients, content.open), signal);
+      const result = await connection.send(outgoing(claimed, recipients, content), signal);
       pool.release(key, connection, result.reusable);
       // Our own store's fault, not the peer's: it is no attempt.
       if (content.failure && !result.recipients.some(({ outcome }) => outcome === 'delivered')) throw content.failure;
@@ -197,10 +200,23 @@ async function tryHost(
   }
 }
 
-/** The message without our own front; remembers why it could not be read. */
-function watchedContent(d: RemoteDeliveryDependencies, { message }: ClaimedDestination) {
-  const content: { failure: unknown; open(): AsyncIterable<Buffer> } = {
+interface WatchedContent {
+  /** Why it could not be read, or not be sent to its end. */
+  failure: unknown;
+  open(): AsyncIterable<Buffer>;
+  mayComplete(): boolean;
+}
+
+/** The message without our own front. */
+function watchedContent(d: RemoteDeliveryDependencies, { message }: ClaimedDestination): WatchedContent {
+  const content: WatchedContent = {
     failure: undefined,
+    // A process that was stopped in the middle of a conversation wakes here: its claims may be another's by now.
+    mayComplete() {
+      const may = d.maySend?.() ?? true;
+      if (!may) content.failure = new KvError('unavailable', 'this node may have been declared dead', 'outage');
+      return may;
+    },
     async *open() {
       try {
         yield* d.blobs.stream(message.blobId, { start: message.relayOffsetBytes });
@@ -242,7 +258,7 @@ function connectOptions(
 function outgoing(
   { message }: ClaimedDestination,
   recipients: readonly QueueRecipient[],
-  open: () => AsyncIterable<Buffer>,
+  { open, mayComplete }: WatchedContent,
 ): OutgoingMessage {
   return {
     from: message.from,
@@ -256,6 +272,7 @@ function outgoing(
       utf8: message.isUtf8 && (message.body !== '7BIT' || !isAscii(message.from)),
       binary: message.body === 'BINARYMIME',
       open,
+      mayComplete,
     },
   };
 }

@@ -19,7 +19,7 @@ export interface DeliveryDependencies {
   kv: KvStore;
   blobs: BlobStore;
   queue: Queue;
-  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
+  mail: Pick<OpenMailStore, 'openWriter' | 'announce' | 'announcePerhaps' | 'mailboxByPath' | 'ensureAccount' | 'gate'>;
   directory: Pick<Directory, 'resolve' | 'principalById' | 'isLocalDomain'>;
   resolver: Resolver;
   clock: Clock;
@@ -29,6 +29,8 @@ export interface DeliveryDependencies {
   settings: () => MailflowSettings;
   /** Default: `SmtpClient.connect`. */
   connect?: (options: ConnectOptions) => Promise<OutgoingConnection>;
+  /** Whether this node may hand messages to other servers; asked just before each is complete. Default: always. */
+  maySend?: () => boolean;
 }
 
 export interface Delivery {

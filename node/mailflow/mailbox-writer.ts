@@ -14,6 +14,7 @@ import {
 } from '../../store/mail/index.js';
 import { type ClaimedDestination, ClaimLost, type Destination, type Queue, type SaveOutcome } from '../../store/queue/index.js';
 import { combinedMessages } from './metrics.js';
+import { Notices } from './notice.js';
 import { isPending, isStoreTrouble } from './settle.js';
 import type { RecipientVerdict } from './types.js';
 
@@ -31,7 +32,7 @@ export interface MailboxDelivery {
 export interface MailboxWriterDependencies {
   kv: KvStore;
   queue: Queue;
-  mail: Pick<MailStore, 'openWriter' | 'announce'>;
+  mail: Pick<MailStore, 'openWriter' | 'announce' | 'announcePerhaps'>;
   /** Order among all changes that this process makes to an account. */
   gate: AccountGate;
 }
@@ -71,31 +72,35 @@ export function createMailboxWriter({ kv, queue, mail, gate }: MailboxWriterDepe
   }
 
   async function run(accountId: string, items: MailboxDelivery[]): Promise<Outcome<SaveOutcome>[]> {
-    const { outcomes, notice } = await kv.transact(
-      async (tx) => {
-        // Side by side: what all of them read shares two round trips.
-        const [currents, writer] = await Promise.all([
-          queue.currentAll(
-            tx,
-            items.map(({ claimed }) => claimed),
-          ),
-          mail.openWriter(
-            tx,
-            accountId,
-            items.map(({ message }) => message),
-          ),
-        ]);
-        const inserted = await Promise.all(items.map((item, i) => insert(writer, item, currents[i])));
-        const done: Outcome<SaveOutcome>[] = [];
-        // One after another: parts of one message must see which of them is the last.
-        for (const [i, outcome] of inserted.entries()) {
-          done.push('value' in outcome ? { value: await save(tx, items[i]!, currents[i]!, outcome.value) } : outcome);
-        }
-        return { outcomes: done, notice: writer.finish() };
-      },
-      { label: 'deliver' },
-    );
-    mail.announce(notice);
+    const notices = new Notices(mail);
+    const transact = () =>
+      kv.transact(
+        async (tx) => {
+          notices.begin();
+          // Side by side: what all of them read shares two round trips.
+          const [currents, writer] = await Promise.all([
+            queue.currentAll(
+              tx,
+              items.map(({ claimed }) => claimed),
+            ),
+            mail.openWriter(
+              tx,
+              accountId,
+              items.map(({ message }) => message),
+            ),
+          ]);
+          const inserted = await Promise.all(items.map((item, i) => insert(writer, item, currents[i])));
+          const done: Outcome<SaveOutcome>[] = [];
+          // One after another: parts of one message must see which of them is the last.
+          for (const [i, outcome] of inserted.entries()) {
+            done.push('value' in outcome ? { value: await save(tx, items[i]!, currents[i]!, outcome.value) } : outcome);
+          }
+          notices.finish(tx, writer);
+          return done;
+        },
+        { label: 'deliver' },
+      );
+    const outcomes = await notices.around(transact);
     combinedMessages.observe(items.length);
     return outcomes;
   }

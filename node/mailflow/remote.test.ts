@@ -307,6 +307,26 @@ describe('remote delivery', () => {
     expect(await queueLeftovers(kv)).toEqual([]);
   });
 
+  it.each([
+    ['short', 1],
+    ['long', 20_000],
+  ])('does not complete a %s message while another may be sending it, and does once it is sure', async (_what, lines) => {
+    const target = await peer();
+    let isSure = true;
+    const { node, port } = await openNode(target, { maySend: () => isSure });
+    isSure = false;
+    await send(port, 'bob@remote.test', { text: text + `${'x'.repeat(70)}\r\n`.repeat(lines) });
+    while (target.sessions.length < 2) await node.clock.sleep(5);
+    expect(target.handler.messages).toHaveLength(0);
+    const [queued] = await node.queue.list();
+    // No attempt: nothing of it was the peer's doing.
+    expect(queued!.destinations).toMatchObject([{ state: 'claimed', attempts: 0 }]);
+    isSure = true;
+    await rest(node);
+    expect(target.handler.messages).toHaveLength(1);
+    expect(await queueLeftovers(node.kv)).toEqual([]);
+  });
+
   it('drops its work when the claim was taken over, and saves nothing', async () => {
     const target = await peer();
     const { node, port } = await openNode(target, { limits: { maxRemoteDeliveries: 0 } });

@@ -2,6 +2,7 @@
  * Runs deliveries side by side within limits: so many local ones, so many remote ones, so many per domain, so many bytes in memory. A delivery that
  * the store keeps from being saved stays here and is tried again; its claim is ours for as long as the node lives.
  */
+import { setMaxListeners } from 'node:events';
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import { type ClaimedDestination, ClaimLost } from '../../store/queue/index.js';
 import { attemptsTotal } from '../mailflow/metrics.js';
@@ -82,6 +83,8 @@ export class DeliveryLanes {
 
   constructor(dependencies: LaneDependencies) {
     this.#d = dependencies;
+    // Each running delivery listens; a warning at the eleventh would be a false alarm.
+    setMaxListeners(0, this.#abort.signal);
   }
 
   get size(): number {

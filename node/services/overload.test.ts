@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { LeaseLost } from '../../cluster/leases/index.js';
 import { KvError, openMemoryStore } from '../../store/kv/index.js';
 import { type ClaimedDestination, type NewQueueMessage, shardOf } from '../../store/queue/index.js';
 import { breakFence } from '../../store/queue/test-fences.js';
@@ -227,10 +228,10 @@ describe('a node that may have been declared dead', () => {
 });
 
 describe('purger', () => {
-  it('leaves the work to the node whose job it is, and stops between two steps when it no longer is', async () => {
+  it('stops between two steps when the job has passed to another node, and forgets nothing then', async () => {
     const node = await openNode();
-    let isOurs = false;
     let steps = 0;
+    let isOurs = true;
     const blobs = {
       async purge() {
         steps++;
@@ -238,15 +239,34 @@ describe('purger', () => {
         return { removed: 0, removedBytes: 0, more: true };
       },
     };
+    const lease = {
+      assert: async () => {
+        if (!isOurs) throw new LeaseLost('it has passed to another node');
+      },
+    };
     let forgotten = 0;
     const queue = { forgetReceipts: async () => void forgotten++ };
-    const purger = createPurger({ ...node, blobs: blobs as never, queue, settings: {}, isOurs: () => isOurs });
-    await purger.runOnce();
-    expect(steps).toBe(0);
-    isOurs = true;
-    await purger.runOnce({ accounts: true });
+    const purger = createPurger({ ...node, blobs: blobs as never, queue, settings: {} });
+    await expect(purger.runOnce({ accounts: true, lease })).rejects.toBeInstanceOf(LeaseLost);
     expect([steps, forgotten]).toEqual([3, 0]);
-    await purger.stop();
+  });
+
+  it('asserts the lease in the transaction that forgets receipts', async () => {
+    const node = await openNode();
+    const blobs = { purge: async () => ({ examined: 0, tombstoned: 0, removed: 0, removedBytes: 0, more: false }) };
+    const queue = {
+      async forgetReceipts(nowSeconds: number, assert?: Parameters<typeof node.queue.forgetReceipts>[1]) {
+        isOurs = false;
+        return node.queue.forgetReceipts(nowSeconds, assert);
+      },
+    };
+    let isOurs = true;
+    const lease = {
+      assert: async () => {
+        if (!isOurs) throw new LeaseLost('it has passed to another node');
+      },
+    };
+    await expect(createPurger({ ...node, blobs, queue, settings: {} }).runOnce({ lease })).rejects.toBeInstanceOf(LeaseLost);
   });
 
   it('passes over an account that it can not tidy', async () => {
@@ -262,9 +282,7 @@ describe('purger', () => {
         tidied.push(id);
       },
     };
-    const purger = createPurger({ ...node, mail, settings: {} });
-    await purger.runOnce({ accounts: true });
+    await createPurger({ ...node, mail, settings: {} }).runOnce({ accounts: true });
     expect(tidied).toEqual([second!.id]);
-    await purger.stop();
   });
 });

@@ -2,10 +2,12 @@
  * Clears away what nobody needs any more: unlinked blobs, abandoned uploads, receipts of the queue, mailbox removals that were interrupted, old entries
  * of the change logs. Every step is bounded and resumes by itself, so it may end at any moment.
  */
-import type { Clock, Logger, Timer } from '../../ops/telemetry/index.js';
+import type { LeaderLease } from '../../cluster/leases/index.js';
+import type { Clock, Logger } from '../../ops/telemetry/index.js';
 import { counter } from '../../ops/telemetry/index.js';
 import type { BlobStore } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
+import type { KvStore } from '../../store/kv/contract.js';
 import type { OpenMailStore } from '../../store/mail/index.js';
 import type { Queue } from '../../store/queue/index.js';
 import { isStoreTrouble } from '../mailflow/settle.js';
@@ -15,7 +17,7 @@ const purgedTotal = counter('starling_purged_total', 'What the purge has removed
 const passesTotal = counter('starling_purge_passes_total', 'Purge passes by result: done, failed.', ['result']);
 
 export interface PurgeSettings {
-  /** Between two passes over blobs and receipts. */
+  /** Between two passes over blobs and receipts; the first one is made when the node gets the job. */
   intervalMs: number;
   /** Between two rounds over all accounts. */
   accountIntervalMs: number;
@@ -33,6 +35,7 @@ export const defaultPurgeSettings: PurgeSettings = {
 };
 
 export interface PurgerDependencies {
+  kv: Pick<KvStore, 'read'>;
   blobs: Pick<BlobStore, 'purge'>;
   queue: Pick<Queue, 'forgetReceipts'>;
   mail: Pick<OpenMailStore, 'usage' | 'truncateLog' | 'resumeRemovals'>;
@@ -40,40 +43,49 @@ export interface PurgerDependencies {
   clock: Clock;
   logger: Logger;
   settings?: Partial<PurgeSettings>;
+}
+
+export interface PassOptions {
+  /** The accounts, too, although their time has not come. */
+  accounts?: boolean;
+  /** Ends the pass after its current step. */
+  signal?: AbortSignal;
   /**
-   * Asked before every pass and between its steps: whether the purge is this node's job. It is harmless on several nodes at once, only wasteful.
-   * Default: always.
+   * Asserted before every step: another node may have the job by now. (Two that purge at once are harmless and wasteful: each step asks in its own
+   * transaction what may go.)
    */
-  isOurs?: () => boolean;
+  lease?: Pick<LeaderLease, 'assert'>;
 }
 
 export interface Purger {
-  /** One pass every interval, the first one an interval from now. */
-  start(): void;
-  /** One pass now: blobs and receipts, and the accounts when their time has come or `accounts` says so. Nothing while it is another node's job. */
-  runOnce(options?: { accounts?: boolean }): Promise<void>;
-  /** Ends the pass that is running after its current step, at most until `deadlineMs` (monotonic clock). */
-  drain(deadlineMs: number): Promise<void>;
-  stop(): Promise<void>;
+  /** Between two runs of `work`. */
+  readonly intervalMs: number;
+  /** The job `purge` of the cluster: one pass, as `runOnce`. */
+  work(epoch: number, signal: AbortSignal, lease: LeaderLease): Promise<void>;
+  /** One pass now: blobs and receipts, and the accounts when their time has come. Throws LeaseLost, KvError. */
+  runOnce(options?: PassOptions): Promise<void>;
 }
 
 export function createPurger(dependencies: PurgerDependencies): Purger {
-  const { blobs, queue, mail, directory, clock, logger, isOurs = () => true } = dependencies;
+  const { kv, blobs, queue, mail, directory, clock, logger } = dependencies;
   const settings = { ...defaultPurgeSettings, ...dependencies.settings };
-  const stopping = new AbortController();
   /** Up to where each account's log has been truncated by this process. */
   const truncatedTo = new Map<string, number>();
   let accountsAtMs = clock.monotonicMs() + settings.accountIntervalMs;
-  let running: Promise<void> | undefined;
-  let timer: Timer | undefined;
 
-  const isOver = () => stopping.signal.aborted || !isOurs();
+  /** Answers whether there is to be another step. Throws LeaseLost. */
+  async function mayGoOn({ signal, lease }: PassOptions): Promise<boolean> {
+    if (signal?.aborted) return false;
+    if (lease) await kv.read((reads) => lease.assert(reads), { label: 'purge-lease' });
+    return true;
+  }
 
-  async function purgeBlobs(): Promise<void> {
+  async function purgeBlobs(options: PassOptions): Promise<void> {
     let more = true;
-    while (more && !isOver()) {
+    while (more && (await mayGoOn(options))) {
       const nowSeconds = Math.floor(clock.nowMs() / 1000);
-      const result = await blobs.purge({ nowSeconds, maxItems: settings.maxItems, signal: stopping.signal });
+      const { signal } = options;
+      const result = await blobs.purge({ nowSeconds, maxItems: settings.maxItems, ...(signal && { signal }) });
       purgedTotal.inc({ kind: 'blob' }, result.removed);
       purgedTotal.inc({ kind: 'byte' }, result.removedBytes);
       if (result.removed > 0) logger.debug(result, 'blobs purged');
@@ -91,9 +103,9 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
     truncatedTo.set(id, upTo);
   }
 
-  async function purgeAccounts(): Promise<void> {
+  async function purgeAccounts(options: PassOptions): Promise<void> {
     for (const { id } of await directory.principals('account')) {
-      if (isOver()) return;
+      if (!(await mayGoOn(options))) return;
       try {
         await purgeAccount(id);
       } catch (error) {
@@ -105,55 +117,25 @@ export function createPurger(dependencies: PurgerDependencies): Purger {
     accountsAtMs = clock.monotonicMs() + settings.accountIntervalMs;
   }
 
-  async function pass(withAccounts: boolean): Promise<void> {
-    await purgeBlobs();
-    if (isOver()) return;
-    await queue.forgetReceipts(Math.floor(clock.nowMs() / 1000));
-    if (withAccounts || clock.monotonicMs() >= accountsAtMs) await purgeAccounts();
-  }
-
-  /** One pass at a time; a second caller waits for the first and then has its own. */
-  function runOnce(options: { accounts?: boolean } = {}): Promise<void> {
-    const run = (running ?? Promise.resolve()).catch(() => {}).then(() => pass(options.accounts ?? false));
-    const current = run.finally(() => {
-      if (running === current) running = undefined;
-    });
-    running = current;
-    return current;
-  }
-
-  function schedule(): void {
-    timer = clock.setTimer(settings.intervalMs, () => void tick(), { background: true });
-  }
-
-  async function tick(): Promise<void> {
-    try {
-      const isDone = isOurs();
-      await runOnce();
-      if (isDone) passesTotal.inc({ result: 'done' });
-    } catch (error) {
-      if (stopping.signal.aborted) return;
-      passesTotal.inc({ result: 'failed' });
-      logger.warn({ err: error }, 'purge pass failed, the next one goes on');
-    }
-    if (!stopping.signal.aborted) schedule();
-  }
-
-  async function end(): Promise<void> {
-    timer?.cancel();
-    stopping.abort(new Error('the purge is stopping'));
-    await running?.catch(() => {});
+  async function runOnce(options: PassOptions = {}): Promise<void> {
+    await purgeBlobs(options);
+    if (!(await mayGoOn(options))) return;
+    const { lease } = options;
+    await queue.forgetReceipts(Math.floor(clock.nowMs() / 1000), lease && ((tx) => lease.assert(tx)));
+    if (options.accounts || clock.monotonicMs() >= accountsAtMs) await purgeAccounts(options);
   }
 
   return {
-    start: schedule,
     runOnce,
-    async drain(deadlineMs) {
-      const over = new AbortController();
-      const late = clock.sleep(Math.max(0, deadlineMs - clock.monotonicMs()), over.signal).catch(() => {});
-      await Promise.race([end(), late]);
-      over.abort();
+    intervalMs: settings.intervalMs,
+    async work(_epoch, signal, lease) {
+      try {
+        await runOnce({ signal, lease });
+        if (!signal.aborted) passesTotal.inc({ result: 'done' });
+      } catch (error) {
+        if (!signal.aborted) passesTotal.inc({ result: 'failed' });
+        throw error;
+      }
     },
-    stop: end,
   };
 }

@@ -2,18 +2,20 @@
  * Works the queue on this node: takes what the receiving side hands over, looks for what is due in this node's shards, and delivers it side by
  * side. Outages of the store make it pause, never stop; a claim stays ours as long as the node lives, so nothing is given up for being slow.
  */
-import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
+import { type Clock, gauge, type Logger, type Random } from '../../ops/telemetry/index.js';
 import {
   allShards,
   type ClaimedDestination,
   ClaimLost,
   type NodeIdentity,
   type Queue,
+  type QueueShare,
   shardsOf,
 } from '../../store/queue/index.js';
 import { createBackoff } from '../mailflow/persist.js';
 import type { DeliveryDesk, DeliveryJob } from '../mailflow/types.js';
 import { DeliveryLanes, type LaneLimits, refOf } from './delivery-lanes.js';
+import { LateEntries } from './late-entries.js';
 import { watchQueue } from './queue-gauges.js';
 
 export interface RunnerLimits extends LaneLimits {
@@ -28,7 +30,7 @@ export interface RunnerLimits extends LaneLimits {
   minScanGapMs: number;
   /** Longest pause between two looks at the own shards. */
   scanIntervalMs: number;
-  /** Entries of others' shards are only taken when they have waited this long. */
+  /** Entries of others' shards are only taken when they have waited this long, and are still there half as long later. */
   lateAfterSeconds: number;
   /** How often the claims in the store are compared with those known here. */
   compareIntervalMs: number;
@@ -48,6 +50,10 @@ export const defaultRunnerLimits: RunnerLimits = {
   compareIntervalMs: 60_000,
 };
 
+const shardsGauge = gauge('starling_queue_shards', 'Shards of the queue that this node works, as of its last look.');
+
+/** For the store, when the time of a drain is over. */
+const partingMs = 500;
 /** Destinations that the queue claims in one transaction. */
 const claimsPerTransaction = 50;
 
@@ -61,8 +67,8 @@ export interface QueueRunnerDependencies {
   deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
   /** Gives up an attempt that failed in a way nobody foresaw. */
   putOff(job: DeliveryJob, error: unknown): Promise<void>;
-  /** Live node ids, this one included; shards are shared among them. Default: this node alone. */
-  members?: () => readonly string[];
+  /** The nodes that shards are shared among, this one included. Default: this node alone. `wake` tells that they may have changed. */
+  shares?: () => readonly QueueShare[];
   /**
    * False while this node may have been declared dead without knowing: nothing is claimed then and no delivery begun; what runs goes on, and its save
    * is decided by the fence. `wake` tells that it may be true again. Default: always true.
@@ -111,7 +117,7 @@ class Runner implements QueueRunner {
   #isHungry = false;
   /** Where the next look begins among the shards: what one look can take may not reach the last ones. */
   #firstShard = 0;
-  #lateLookAtMs = Number.NEGATIVE_INFINITY;
+  readonly #late: LateEntries;
   #compareAtMs: number;
   /** Claims in the store that nobody here knew at the last comparison, with their epochs. */
   #strangers = new Map<string, number>();
@@ -122,7 +128,8 @@ class Runner implements QueueRunner {
     this.node = dependencies.node;
     this.#limits = { ...defaultRunnerLimits, ...dependencies.limits };
     this.#compareAtMs = dependencies.clock.monotonicMs() + this.#limits.compareIntervalMs;
-    const { clock, random, logger, deliver, putOff } = dependencies;
+    const { queue, clock, random, logger, deliver, putOff } = dependencies;
+    this.#late = new LateEntries(queue, clock, this.#limits);
     this.#lanes = new DeliveryLanes({
       clock,
       random,
@@ -139,6 +146,10 @@ class Runner implements QueueRunner {
 
   get size(): number {
     return this.#lanes.size;
+  }
+
+  get #hasStopped(): boolean {
+    return this.#state === 'stopped';
   }
 
   get #mayWork(): boolean {
@@ -186,14 +197,16 @@ class Runner implements QueueRunner {
     if (this.#state === 'stopped') return;
     this.#state = 'draining';
     const { clock, logger } = this.#d;
-    await this.#endLoop();
+    // A store that does not answer must not hold up the rest: what is claimed goes back when the node leaves, or is found by the others.
+    const storeUntilMs = Math.max(deadlineMs, clock.monotonicMs() + partingMs);
+    await this.#until(storeUntilMs, this.#endLoop());
     const waiting = this.#lanes.takeWaiting();
-    await this.#handBack(waiting);
+    await this.#until(storeUntilMs, this.#handBack(waiting));
     await this.#until(deadlineMs, this.#lanes.idle());
     const unfinished = this.#lanes.running;
     this.#lanes.abort();
     // What was cut off still saves what the peer has said.
-    if (unfinished > 0) await this.#until(clock.monotonicMs() + 500, this.#lanes.idle());
+    if (unfinished > 0) await this.#until(clock.monotonicMs() + partingMs, this.#lanes.idle());
     this.#state = 'stopped';
     logger.info({ handedBack: waiting.length, unfinished }, 'queue runner drained');
   }
@@ -256,7 +269,8 @@ class Runner implements QueueRunner {
         pauseMs = await this.#look();
         backoff.reset();
       } catch (error) {
-        if (error instanceof ClaimLost) {
+        // Not of a look that outlasted a drain: the node has given up its fence itself by then.
+        if (error instanceof ClaimLost && !this.#hasStopped) {
           logger.error({ err: error }, 'this node has been fenced: it works on nothing any more');
           this.#state = 'stopped';
           this.#leaveQueue();
@@ -289,7 +303,7 @@ class Runner implements QueueRunner {
 
   /** One look at what is due. Answers how long to wait for the next (ms); 0 when there is more already. */
   async #look(): Promise<number> {
-    const { queue, clock, members } = this.#d;
+    const { queue, clock, shares } = this.#d;
     const { maxClaims, claimBatch, scanIntervalMs } = this.#limits;
     if (!this.#mayWork) return scanIntervalMs;
     await this.#giveBackStrangers();
@@ -297,10 +311,15 @@ class Runner implements QueueRunner {
     this.#isHungry = room <= 0;
     if (room <= 0) return scanIntervalMs;
     const nowSeconds = Math.floor(clock.nowMs() / 1000);
-    const live = members?.() ?? [this.node.nodeId];
-    const own = live.length > 1 ? shardsOf(this.node.nodeId, live) : allShards;
+    const among = shares?.() ?? [];
+    // Alone, also while it drains or is not ready yet and has no share: nobody else would work them.
+    const own = among.length > 1 ? shardsOf(this.node.nodeId, among) : allShards;
+    shardsGauge.set(own.length);
     const { entries, nextDueAtSeconds } = await queue.due(this.#rotated(own), nowSeconds, Math.min(room, claimBatch));
-    if (own.length < allShards.length) entries.push(...(await this.#lateEntries(own, nowSeconds)));
+    if (own.length < allShards.length) {
+      const others = allShards.filter((shard) => !own.includes(shard));
+      entries.push(...(await this.#late.look(this.#rotated(others), nowSeconds)));
+    }
     const won = await this.#claim(entries);
     const mayHaveMore = nextDueAtSeconds !== undefined && nextDueAtSeconds <= nowSeconds;
     // Without a win there is nothing to hurry for: others are at work on these.
@@ -314,16 +333,6 @@ class Runner implements QueueRunner {
   #rotated(shards: readonly number[]): number[] {
     const at = this.#firstShard++ % Math.max(shards.length, 1);
     return [...shards.slice(at), ...shards.slice(0, at)];
-  }
-
-  /** Others' shards, when their owner seems not to look at them. */
-  async #lateEntries(own: readonly number[], nowSeconds: number) {
-    const { clock, queue } = this.#d;
-    const { lateAfterSeconds, claimBatch } = this.#limits;
-    if (clock.monotonicMs() < this.#lateLookAtMs) return [];
-    this.#lateLookAtMs = clock.monotonicMs() + (lateAfterSeconds * 1000) / 2;
-    const others = allShards.filter((shard) => !own.includes(shard));
-    return (await queue.due(this.#rotated(others), nowSeconds - lateAfterSeconds, claimBatch)).entries;
   }
 
   async #claim(entries: Awaited<ReturnType<Queue['due']>>['entries']): Promise<number> {

@@ -1,6 +1,7 @@
 /** The public face of the node's use of cluster-wide settings. */
+export { announcingSettings } from './announcing.js';
 export { clusterKeyVariable, loadClusterKeys } from './cluster-key.js';
 export { live } from './live.js';
-export { applyFirstSettings, type FirstSettings, openNodeSettings, readFirstSettings } from './open.js';
+export { applyFirstSettings, type FirstSettings, openNodeSettings, openSealedSettings, readFirstSettings } from './open.js';
 export { type ClusterSettings, type NodeSettings, sectionsReadAtStart, settingsRegistry } from './sections.js';
 export { imapLimits, smtpLimits } from './sessions.js';

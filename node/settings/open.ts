@@ -1,7 +1,14 @@
 /** Opens the cluster's settings for one node, and gives an empty installation its first ones. */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { KvReads, KvStore } from '../../store/kv/index.js';
-import { checkFirstSettings, createSealer, hasClusterKey, openSettings, SettingsError } from '../../store/settings/index.js';
+import {
+  checkFirstSettings,
+  createSealer,
+  hasClusterKey,
+  openSettings,
+  type Sealer,
+  SettingsError,
+} from '../../store/settings/index.js';
 import { ConfigError, readToml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { StartError } from '../start-error.js';
@@ -11,15 +18,30 @@ import { type NodeSettings, settingsRegistry } from './sections.js';
 /** What an empty installation begins with: section to contents. */
 export type FirstSettings = Record<string, unknown>;
 
+type KeyedConfig = Pick<Config, 'data' | 'store' | 'clusterKey' | 'clusterKeyFile'>;
+
+interface SettingsDependencies {
+  kv: KvStore;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+  precondition?: (reads: KvReads) => Promise<void>;
+}
+
 /** Throws `StartError` when the key is missing or another one's, KvError. */
-export async function openNodeSettings(
-  config: Pick<Config, 'data' | 'store' | 'clusterKey' | 'clusterKeyFile'>,
-  deps: { kv: KvStore; clock: Clock; random: Random; logger: Logger; precondition?: (reads: KvReads) => Promise<void> },
-): Promise<NodeSettings> {
+export async function openNodeSettings(config: KeyedConfig, deps: SettingsDependencies): Promise<NodeSettings> {
+  return (await openSealedSettings(config, deps)).settings;
+}
+
+/** The same, with what seals and opens secrets: for whoever keeps some of their own. */
+export async function openSealedSettings(
+  config: KeyedConfig,
+  deps: SettingsDependencies,
+): Promise<{ settings: NodeSettings; sealer: Sealer }> {
   const isStoreSealed = await hasClusterKey(deps.kv);
   const sealer = createSealer(loadClusterKeys({ config, isStoreSealed, random: deps.random }), deps.random);
   try {
-    return await openSettings({ ...deps, sealer, registry: settingsRegistry });
+    return { settings: await openSettings({ ...deps, sealer, registry: settingsRegistry }), sealer };
   } catch (error) {
     if (error instanceof SettingsError) throw new StartError(error.message, { cause: error });
     throw error;

@@ -69,18 +69,28 @@ const directory = z.strictObject({
   minPasswordCharacters: z.int().min(1).max(128).default(8).describe('Shortest password that may be set'),
 });
 
+const cluster = z.strictObject({
+  failureDetection: z
+    .enum(['normal', 'fast', 'patient'])
+    .default('normal')
+    .describe(
+      'How soon a silent node is given up: normal (a killed one within 3 s), fast (1 s; for networks and stores that never stall), patient (20 s; for nodes far apart)',
+    ),
+});
+
 const sections = {
   smtp: { schema: smtp, description: 'Accepting mail over SMTP, submission and LMTP' },
   imap: { schema: imap, description: 'IMAP sessions' },
   outbound: { schema: outbound, description: 'Delivering to other servers', secrets: ['relay.password'] },
   directory: { schema: directory, description: 'Accounts and their passwords' },
   blobs: { schema: blobStorageSettings, description: 'Where large messages are kept', secrets: blobSecretPaths },
+  cluster: { schema: cluster, description: 'How nodes judge one another' },
 } as const;
 
 export const settingsRegistry = { sections } satisfies SettingsRegistry<typeof sections>;
 
 /** Sections that a node reads when it starts, and not again. */
-export const sectionsReadAtStart: readonly (keyof typeof sections)[] = ['blobs'];
+export const sectionsReadAtStart: readonly (keyof typeof sections)[] = ['blobs', 'cluster'];
 
 /** All sections, complete: what `Settings.current` is. */
 export type ClusterSettings = SettingsOf<typeof sections>;

@@ -11,7 +11,7 @@ export {
   textResponse,
 } from './messages.js';
 export { type RouteOptions, type RouteRegistry, Router } from './router.js';
-export { HttpServer, type HttpServerOptions } from './server.js';
+export { HttpServer, type HttpServerOptions, type HttpTrustedProxies } from './server.js';
 export {
   isNamed,
   namesInCertificate,

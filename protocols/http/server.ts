@@ -14,7 +14,7 @@ import { type TlsCertificate, type VerifiedCertificate, verifyCertificate } from
 import type { Uws, UwsApp, UwsListenSocket, UwsRequest, UwsResponse } from './uws.js';
 
 const connectionsOpen = gauge('starling_http_connections', 'Open HTTP connections.', ['listener']);
-/** `limit` = too many connections; `address` = the caller's `admit` said no. */
+/** `limit` = too many connections; `address` = the caller's `admit` said no; `not_proxied` = past the proxies; `forged` = a stranger's PROXY header. */
 const connectionsRefused = counter('starling_http_connections_refused_total', 'HTTP connections closed at accept.', [
   'listener',
   'reason',
@@ -37,16 +37,28 @@ export interface HttpServerOptions {
   };
   /** Connections beyond it are closed at accept. Default 10 000. */
   maxConnections?: number;
-  /** Asked at accept with the peer's address (bans); false closes the connection. */
+  /** Asked at accept with the peer's address (bans); of a trusted proxy's clients, at each request. False closes the connection. */
   admit?(remoteAddress: string): boolean;
-  /** Whether the PROXY v2 header of this peer is believed. Default: of nobody. */
-  isTrustedProxy?(remoteAddress: string): boolean;
+  /**
+   * Whose PROXY header, version 2, tells the client's address. Default: nobody's. Not with `tls`: the engine looks for one within
+   * TLS, where only the client could have put it.
+   */
+  proxyProtocol?: HttpTrustedProxies;
   /** Until a response must have begun; default 60 000 ms. A route may have its own. */
   requestTimeoutMs?: number;
   /** Default limit of a request body; default 1 MiB. A route may have its own. */
   maxBodyBytes?: number;
   clock?: Clock;
 }
+
+/** The peers must speak HTTP themselves (README). */
+export interface HttpTrustedProxies {
+  isTrusted(remoteAddress: string): boolean;
+  /** Connections from anywhere else are refused. */
+  readonly isRequired: boolean;
+}
+
+type RefusalReason = 'limit' | 'address' | 'not_proxied' | 'forged';
 
 /** How long sent responses may take to leave the engine's buffers after the last request of a draining server. */
 const flushMs = 100;
@@ -68,8 +80,9 @@ export class HttpServer implements RouteRegistry {
   #stopping: Promise<void> | undefined;
   #onIdle: (() => void) | undefined;
 
-  /** @throws Error when the engine is not installed, or a certificate does not work. */
+  /** @throws Error when the engine is not installed, a certificate does not work, or PROXY headers are to be believed within TLS. */
   constructor(options: HttpServerOptions) {
+    if (options.tls && options.proxyProtocol) throw new Error(`${options.name}: an HTTPS server takes no PROXY header`);
     this.#options = options;
     this.router = options.router ?? new Router();
     this.#uws = loadUws();
@@ -174,6 +187,12 @@ export class HttpServer implements RouteRegistry {
   }
 
   #request(res: UwsResponse, req: UwsRequest, isOurHost: (host: string) => boolean): void {
+    const refused = this.#options.proxyProtocol && this.#proxyRefusal(res, this.#options.proxyProtocol);
+    if (refused) {
+      connectionsRefused.inc({ listener: this.#options.name, reason: refused });
+      res.close();
+      return;
+    }
     const exchange = new Exchange(this.#host, res, req);
     this.#exchanges.add(exchange);
     exchange.start(req, isOurHost);
@@ -185,17 +204,33 @@ export class HttpServer implements RouteRegistry {
   }
 
   #connection(res: UwsResponse, change: 1 | -1): void {
-    const { name, admit } = this.#options;
     this.#connections += change;
-    connectionsOpen.inc({ listener: name }, change);
+    connectionsOpen.inc({ listener: this.#options.name }, change);
     if (change < 0) return;
-    if (this.#connections > this.#maxConnections) {
-      connectionsRefused.inc({ listener: name, reason: 'limit' });
-      res.close();
-    } else if (admit && !admit(addressText(res.getRemoteAddressAsText()))) {
-      connectionsRefused.inc({ listener: name, reason: 'address' });
-      res.close();
-    }
+    const refused = this.#refusalReason(res);
+    if (!refused) return;
+    connectionsRefused.inc({ listener: this.#options.name, reason: refused });
+    res.close();
+  }
+
+  #refusalReason(res: UwsResponse): RefusalReason | undefined {
+    const { admit, proxyProtocol } = this.#options;
+    if (this.#connections > this.#maxConnections) return 'limit';
+    if (!admit && !proxyProtocol) return undefined;
+    const peer = addressText(res.getRemoteAddressAsText());
+    // Its clients are judged, not the proxy: their addresses are not known before the first request.
+    if (proxyProtocol?.isTrusted(peer)) return undefined;
+    if (proxyProtocol?.isRequired) return 'not_proxied';
+    return admit && !admit(peer) ? 'address' : undefined;
+  }
+
+  /** The engine takes a header from anybody; who may not send one and does, is up to something. */
+  #proxyRefusal(res: UwsResponse, { isTrusted }: HttpTrustedProxies): RefusalReason | undefined {
+    const proxied = res.getProxiedRemoteAddressAsText();
+    if (proxied.byteLength === 0) return undefined;
+    if (!isTrusted(addressText(res.getRemoteAddressAsText()))) return 'forged';
+    const { admit } = this.#options;
+    return admit && !admit(addressText(proxied)) ? 'address' : undefined;
   }
 
   #missing(serverName: string): VerifiedCertificate | undefined {
@@ -210,7 +245,7 @@ export class HttpServer implements RouteRegistry {
 
   #clientAddress(res: UwsResponse): string {
     const peer = addressText(res.getRemoteAddressAsText());
-    if (!this.#options.isTrustedProxy?.(peer)) return peer;
+    if (!this.#options.proxyProtocol?.isTrusted(peer)) return peer;
     const proxied = res.getProxiedRemoteAddressAsText();
     return proxied.byteLength > 0 ? addressText(proxied) : peer;
   }

@@ -29,7 +29,11 @@ export interface UwsResponse {
   /** `chunk` is neutered when the handler returns: copy it. */
   onData(handler: (chunk: ArrayBuffer, isLast: boolean) => void): UwsResponse;
   getRemoteAddressAsText(): ArrayBuffer;
-  /** The address in a PROXY protocol v2 header; empty without one. */
+  /**
+   * The address in the last PROXY protocol v2 header; empty without one, or where it names none (also of LOCAL with an address, which
+   * counts). The engine takes one before each request, from anybody, also within TLS and never before TLS; with more than 36 bytes
+   * after the fixed 16 (TLVs) the connection stalls. Version 1 is a bad request.
+   */
   getProxiedRemoteAddressAsText(): ArrayBuffer;
   cork(handler: () => void): UwsResponse;
   pause(): void;

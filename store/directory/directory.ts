@@ -36,6 +36,14 @@ export interface DirectoryOptions {
    * by answers of at most this age, without a read for each; this directory's own changes count at once, and passwords are always checked afresh. Default 0.
    */
   lookupFreshMs?: number;
+  /** Told after each change that was made through this directory, also when it failed: its outcome may be unknown. */
+  onChanged?: () => void;
+}
+
+/** The contract, and what a node needs besides. */
+export interface OpenDirectory extends Directory {
+  /** Another node has changed something: the next lookup reads the generation. */
+  changedElsewhere(): void;
 }
 
 const rowsPerRead = 500;
@@ -45,7 +53,7 @@ const maxMemoKeyCharacters = 400;
 const maxMemoTargets = 500;
 
 /** The directory that lies in `kv`. Any number may stand on one store; each sees the others' changes with its next call. */
-export function createDirectory(options: DirectoryOptions): Directory {
+export function createDirectory(options: DirectoryOptions): OpenDirectory {
   const { kv, clock, random } = options;
   const hasher = new PasswordHasher(random, options.maxWaitingPasswordChecks);
   const lookups = new Lookups(kv, clock, options.lookupFreshMs ?? 0);
@@ -55,7 +63,10 @@ export function createDirectory(options: DirectoryOptions): Directory {
     random,
     hasher,
     minPasswordCharacters: options.minPasswordCharacters ?? (() => 8),
-    onChanged: () => lookups.forgetFreshness(),
+    onChanged: () => {
+      lookups.forgetFreshness();
+      options.onChanged?.();
+    },
   });
   const verification = new Verification({ kv, clock, random, hasher });
   return {
@@ -78,6 +89,7 @@ export function createDirectory(options: DirectoryOptions): Directory {
     scramSecret: (login) => lookups.scramSecret(login),
     resolve: (address) => lookups.resolve(address),
     maySendAs: (accountId, address) => lookups.maySendAs(accountId, address),
+    changedElsewhere: () => lookups.forgetFreshness(),
   };
 }
 

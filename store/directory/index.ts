@@ -3,5 +3,6 @@
  */
 export { type ParsedAddress, parseAddress, parseDomain, tryParseAddress, tryParseDomain } from './addresses.js';
 export * from './contract.js';
-export { createDirectory, type DirectoryOptions } from './directory.js';
+export { createDirectory, type DirectoryOptions, type OpenDirectory } from './directory.js';
+export { readGeneration } from './memo.js';
 export { scramIterations, scramSaltBytes } from './passwords.js';

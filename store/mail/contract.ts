@@ -149,6 +149,19 @@ export interface ChangeNotice {
   modseq: number;
 }
 
+/** For whoever carries change notices between nodes. Everything works without it, only slower: through the store's watches. */
+export interface ChangeHints {
+  /**
+   * Another node says that it has changed an account. Who listens for it here is told of what the store has, if that is news. Cheap where nobody listens;
+   * a forged or outdated hint does no harm.
+   */
+  heard(notice: ChangeNotice): void;
+  /** Hints were lost: looks at all accounts that somebody listens for here, a bounded number per read. */
+  recheckWatched(): void;
+  /** Calls `listener` at once after each change that this node has made, of any account. Returns the unsubscribe. */
+  onLocalChange(listener: (notice: ChangeNotice) => void): () => void;
+}
+
 /**
  * All changes that one transaction makes to one account, under one new modseq. State and log are written by `finish`, once. Reads made through it see
  * its own changes.
@@ -199,6 +212,8 @@ export interface MailStore {
   openWriter(tx: KvTransaction, accountId: AccountId, expected?: readonly ExpectedMessage[]): Promise<AccountWriter>;
   /** To be called after the commit of a transaction whose writer gave a notice. */
   announce(notice: ChangeNotice | undefined): void;
+  /** To be called instead when nobody knows whether the transaction was committed: costs a look at the store, and keeps no true notice back. */
+  announcePerhaps(notice: ChangeNotice | undefined): void;
 
   // --- account ---
   /** Makes state and default mailboxes where absent; harmless to repeat. */

@@ -10,6 +10,7 @@ import { insertOverheadBytes, maxCombinedBytes } from './account-changes.js';
 import { changeAccount, type MailContext, openChanges } from './context.js';
 import {
   type AccountId,
+  type ChangeHints,
   type ChangeNotice,
   type InsertedMessage,
   type MailboxId,
@@ -51,7 +52,7 @@ export interface MailStoreOptions {
 }
 
 /** The contract, and what a node needs besides. */
-export interface OpenMailStore extends MailStore {
+export interface OpenMailStore extends MailStore, ChangeHints {
   /** Order among this process' changes to one account; delivery goes through it too, and may combine messages behind it. */
   readonly gate: AccountGate;
   /** Goes on with removals of mailboxes (or of the account) that were begun and not ended, here or by a node that died. */
@@ -86,6 +87,7 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
     gate,
     openWriter: (tx, accountId, expected) => openChanges(context, tx, accountId, newChangeToken(random), expected),
     announce,
+    announcePerhaps: (notice) => notices.announcePerhaps(notice),
 
     ensureAccount: (accountId) => ensureAccount(context, accountId),
     usage: (accountId) => usage(context, accountId),
@@ -119,6 +121,9 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
     truncateLog: (accountId, upToModseq) => truncateLog(context, accountId, upToModseq),
     openIndex: (accountId, mailboxId) => indexes.open(accountId, mailboxId),
     onChange: (accountId, listener) => notices.onChange(accountId, listener),
+    heard: (notice) => notices.heard(notice),
+    recheckWatched: () => notices.recheckWatched(),
+    onLocalChange: (listener) => notices.onLocalChange(listener),
     entryAt: (reads, accountId, mailboxId, uid) => readEntryAt(context, reads, accountId, mailboxId, uid),
 
     idle: () => background.idle(),

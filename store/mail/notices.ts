@@ -1,14 +1,17 @@
 /**
- * Telling sessions that their account changed: at once for changes of this process, and through one store watch per account for those of
- * others. A notice is a hint; the change log is the truth.
+ * Telling sessions that their account changed: at once for changes of this process; for those of others through one store watch per account, which is sure,
+ * and through hints from other nodes, which are fast. A notice is a hint; the change log is the truth.
  */
 import { counter } from '../../ops/telemetry/index.js';
 import type { KvWatch } from '../kv/contract.js';
 import type { MailContext } from './context.js';
 import type { AccountId, ChangeNotice } from './contract.js';
 import { decodeState } from './records.js';
+import { StateLooks } from './state-looks.js';
 
 const watchFailures = counter('starling_mail_watch_failures_total', 'Watches on account states that failed and were set again');
+/** `use`: `looked` (the store was asked), `known` (this node had told of it already), `unwatched` (nobody listens here). */
+const hints = counter('starling_mail_hints_total', 'Changes of accounts that other nodes told of', ['use']);
 const firstPauseMs = 250;
 const longestPauseMs = 30_000;
 
@@ -17,11 +20,44 @@ type NoticeContext = Pick<MailContext, 'kv' | 'clock' | 'random' | 'logger' | 'k
 
 export class ChangeNotices {
   private readonly feeds = new Map<AccountId, AccountFeed>();
+  private readonly localListeners = new Set<Listener>();
+  private readonly looks: StateLooks;
 
-  constructor(private readonly context: NoticeContext) {}
+  constructor(private readonly context: NoticeContext) {
+    this.looks = new StateLooks(context, (accountId, state) => this.feeds.get(accountId)?.see(state));
+  }
 
   announce(notice: ChangeNotice | undefined): void {
-    if (notice) this.feeds.get(notice.accountId)?.tell(notice.modseq);
+    if (!notice) return;
+    this.feeds.get(notice.accountId)?.tell(notice.modseq);
+    for (const listener of this.localListeners) callListener(this.context, listener, notice);
+  }
+
+  /** The commit may not have been made: here the store is asked, and so it is by the nodes that hear of it. */
+  announcePerhaps(notice: ChangeNotice | undefined): void {
+    if (!notice) return;
+    const feed = this.feeds.get(notice.accountId);
+    if (feed && notice.modseq > feed.toldModseq) this.looks.want([notice.accountId]);
+    for (const listener of this.localListeners) callListener(this.context, listener, notice);
+  }
+
+  /** Hears of each announced change, of every account. */
+  onLocalChange(listener: Listener): () => void {
+    const own: Listener = (notice) => listener(notice);
+    this.localListeners.add(own);
+    return () => void this.localListeners.delete(own);
+  }
+
+  /** What a hint says is told as the store has it: a wrong one costs a look, and keeps no true notice back. */
+  heard({ accountId, modseq }: ChangeNotice): void {
+    const feed = this.feeds.get(accountId);
+    const use = !feed ? 'unwatched' : modseq <= feed.toldModseq ? 'known' : 'looked';
+    hints.inc({ use });
+    if (use === 'looked') this.looks.want([accountId]);
+  }
+
+  recheckWatched(): void {
+    this.looks.want(this.feeds.keys());
   }
 
   /** The first notice may come without a change: what happened before the watch stood can't be told from what was seen. */
@@ -40,14 +76,17 @@ export class ChangeNotices {
       joined.listeners.delete(own);
       if (joined.listeners.size > 0 || this.feeds.get(accountId) !== joined) return;
       this.feeds.delete(accountId);
+      this.looks.forget(accountId);
       joined.stop();
     };
   }
 
   /** Forgets all listeners and lets go of all watches. */
   close(): void {
+    this.looks.close();
     for (const feed of this.feeds.values()) feed.stop();
     this.feeds.clear();
+    this.localListeners.clear();
   }
 
   get watchedAccounts(): number {
@@ -55,11 +94,21 @@ export class ChangeNotices {
   }
 }
 
+function callListener({ logger }: NoticeContext, listener: Listener, notice: ChangeNotice): void {
+  try {
+    listener(notice);
+  } catch (error) {
+    logger.error({ err: error }, 'a listener for account changes failed');
+  }
+}
+
 class AccountFeed {
   readonly listeners = new Set<Listener>();
+  toldModseq = -1;
   private readonly stopping = new AbortController();
   private watch: KvWatch | undefined;
-  private toldModseq = -1;
+  /** It was seen without a state, and that was told. */
+  private isGone = false;
 
   constructor(
     private readonly context: NoticeContext,
@@ -69,13 +118,22 @@ class AccountFeed {
   tell(modseq: number): void {
     if (modseq <= this.toldModseq) return;
     this.toldModseq = modseq;
-    for (const listener of [...this.listeners]) {
-      try {
-        listener({ accountId: this.accountId, modseq });
-      } catch (error) {
-        this.context.logger.error({ err: error }, 'a listener for account changes failed');
-      }
+    const notice = { accountId: this.accountId, modseq };
+    for (const listener of [...this.listeners]) callListener(this.context, listener, notice);
+  }
+
+  /** The account's state as the store has it. A removed account has none; its listeners hear of that, once, as of any change. */
+  see(state: Buffer | undefined): void {
+    if (!state) {
+      if (!this.isGone) this.tell(this.toldModseq + 1);
+      this.isGone = true;
+      return;
     }
+    const { modseq } = decodeState(state);
+    // Made again: what was told of its end is no measure for it.
+    if (this.isGone) this.toldModseq = Math.min(this.toldModseq, modseq - 1);
+    this.isGone = false;
+    this.tell(modseq);
   }
 
   stop(): void {
@@ -122,9 +180,7 @@ class AccountFeed {
       { label: 'mail-watch', signal: this.stopping.signal },
     );
     this.watch = latest;
-    // A removed account has no state; its listeners hear of it as of any change.
-    if (value) this.tell(decodeState(value).modseq);
-    else this.tell(this.toldModseq + 1);
+    this.see(value);
     return latest!;
   }
 }

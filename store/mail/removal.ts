@@ -5,7 +5,7 @@
 import { KvError } from '../kv/contract.js';
 import type { AccountChanges } from './account-changes.js';
 import { changeAccount, type MailContext } from './context.js';
-import { type AccountId, type MailboxId, MailError, mailLimits } from './contract.js';
+import { type AccountId, type ChangeNotice, type MailboxId, MailError, mailLimits } from './contract.js';
 import { leaveMailbox } from './expunge.js';
 import { decodeEntry, decodeMessage, decodeState, encodeLogFloor, packValue } from './records.js';
 
@@ -62,11 +62,12 @@ export async function removalsOf(context: MailContext, accountId: AccountId): Pr
  */
 export async function removeAccount(context: MailContext, accountId: AccountId): Promise<void> {
   const keys = context.keysOf(accountId);
+  let attempted: ChangeNotice | undefined;
   const notice = await context.gate.runExclusive(accountId, () =>
     context.kv.transact(
       async (tx) => {
         const value = await tx.get(keys.state);
-        if (!value) return undefined;
+        if (!value) return tx.mayHaveCommitted ? attempted : undefined;
         const { modseq, uidValiditySeed } = decodeState(value);
         tx.clear(keys.state);
         for (const { begin, end } of [keys.allMailboxes, keys.allNames, keys.allCounts, keys.allEntries, keys.allSummaries]) {
@@ -77,7 +78,8 @@ export async function removeAccount(context: MailContext, accountId: AccountId):
         }
         tx.set(keys.logFloor, encodeLogFloor({ modseq: modseq + 1, uidValiditySeed }));
         tx.set(keys.removal(wholeAccount), packValue([format, Math.floor(context.clock.nowMs())]));
-        return { accountId, modseq: modseq + 1 };
+        attempted = { accountId, modseq: modseq + 1 };
+        return attempted;
       },
       { label: 'mail-remove-account' },
     ),

@@ -204,6 +204,7 @@ export interface Queue {
   /**
    * Forgets receipts that are older than an hour: of enqueues without a claim, of claims by birth that were taken away or given back, of cancelled messages.
    * A receipt is what tells an enqueue that is run again after an unknown commit that its message was there, even when it has been delivered meanwhile.
+   * `assert` is called in the same transaction, and may throw.
    */
-  forgetReceipts(nowSeconds: number): Promise<void>;
+  forgetReceipts(nowSeconds: number, assert?: (tx: KvTransaction) => Promise<void>): Promise<void>;
 }

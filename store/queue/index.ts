@@ -2,4 +2,4 @@
 export * from './contract.js';
 export { firstIdAt, isQueueId } from './ids.js';
 export { createQueue, type QueueDependencies } from './queue.js';
-export { allShards, ownerOf, shardOf, shardsOf } from './shards.js';
+export { allShards, type QueueShare, shardOf, shardOwners, shardsOf } from './shards.js';

@@ -149,10 +149,14 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
     },
     announceDue,
 
-    async forgetReceipts(nowSeconds) {
+    async forgetReceipts(nowSeconds, assert) {
       const { begin } = records.receiptRange();
       const before = records.receiptKey(firstIdAt((nowSeconds - receiptLifetimeSeconds) * 1000));
-      await kv.transact(async (tx) => tx.clearRange(begin, before), { label: 'forget-receipts' });
+      const forget = async (tx: KvTransaction) => {
+        await assert?.(tx);
+        tx.clearRange(begin, before);
+      };
+      await kv.transact(forget, { label: 'forget-receipts' });
     },
   };
 }

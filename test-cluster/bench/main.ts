@@ -1,6 +1,7 @@
 /**
- * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N]`: runs one benchmark and prints one JSON line, the machine and
- * the versions inside. `--store` is for `kv` and `deliver-local`, `--nodes` for `deliver-local`.
+ * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N] [--messages N]`: runs one benchmark and prints one JSON
+ * line, the machine and the versions inside. `--store` is for `kv` and `deliver-local`, `--nodes` for `deliver-local`, `failover` and `queue-claims`, `--messages`
+ * for `queue-claims`.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -18,6 +19,9 @@ const benchmarks: Record<string, () => Promise<Benchmark>> = {
   'deliver-local': () => import('./deliver-local.js'),
   'imap-fetch': () => import('./imap-fetch.js'),
   memory: () => import('./memory.js'),
+  failover: () => import('./failover.js'),
+  'queue-claims': () => import('./queue-claims.js'),
+  gossip: () => import('./gossip.js'),
 };
 
 function versionOf(command: string, ...args: string[]): string | undefined {
@@ -51,7 +55,12 @@ function refuse(sentence: string): never {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'boolean' }, store: { type: 'string' }, nodes: { type: 'string' } },
+  options: {
+    json: { type: 'boolean' },
+    store: { type: 'string' },
+    nodes: { type: 'string' },
+    messages: { type: 'string' },
+  },
 });
 const names = positionals.length === 0 || positionals[0] === 'all' ? Object.keys(benchmarks) : positionals;
 const unknown = names.find((name) => !(name in benchmarks));
@@ -60,8 +69,11 @@ const store = benchStores.find((name) => name === values.store);
 if (values.store !== undefined && !store) refuse(`--store takes ${benchStores.join(', ')}, not '${values.store}'`);
 const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
 if (nodes !== undefined && !(Number.isInteger(nodes) && nodes >= 1 && nodes <= 9)) refuse('--nodes takes a number from 1 to 9');
+const messages = values.messages === undefined ? undefined : Number(values.messages);
+if (messages !== undefined && !(Number.isInteger(messages) && messages >= 100 && messages <= 10_000_000))
+  refuse('--messages takes a number from 100 to 10000000');
 for (const name of names) {
   const benchmark = await benchmarks[name]!();
-  const result = { bench: name, ...(await benchmark.run({ store, nodes })), machine: machine() };
+  const result = { bench: name, ...(await benchmark.run({ store, nodes, messages })), machine: machine() };
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${JSON.stringify(result, null, 2)}\n`);
 }

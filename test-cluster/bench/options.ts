@@ -7,4 +7,6 @@ export interface BenchOptions {
   store?: (typeof benchStores)[number];
   /** On one shared store. */
   nodes?: number;
+  /** How many messages, where a benchmark lets one choose. */
+  messages?: number;
 }

@@ -23,6 +23,8 @@ export interface ClusterOptions {
   isProxied?: boolean;
   /** TOML for every node, as in `NodeOptions`. */
   settings?: string;
+  /** TOML of cluster-wide settings for the first start. */
+  clusterSettings?: string;
   /** Of node `index`, over what the others have. */
   nodeOptions?: (index: number) => Partial<NodeOptions>;
 }
@@ -33,6 +35,10 @@ export class Cluster {
     private readonly proxyOrNone: TcpProxy | undefined,
     readonly nodes: readonly NodeProcess[],
     private readonly folder: string,
+    /** As `STARLING_STORE` of the nodes has it. */
+    readonly storeAddress: string,
+    /** Where all nodes have the cluster key from. */
+    readonly keyFile: string,
   ) {}
 
   /** Resolves when all nodes are ready: the first one alone, then the others side by side. */
@@ -44,9 +50,9 @@ export class Cluster {
     const server = await PostgresServer.start(options.postgres ?? {});
     const proxy = options.isProxied ? await TcpProxy.start({ host: '127.0.0.1', port: server.port }) : undefined;
     const nodes: NodeProcess[] = [];
-    const cluster = new Cluster(server, proxy, nodes, folder);
+    const address = server.url().replace(`:${server.port}/`, `:${proxy?.port ?? server.port}/`);
+    const cluster = new Cluster(server, proxy, nodes, folder, address, keyFile);
     try {
-      const address = server.url().replace(`:${server.port}/`, `:${proxy?.port ?? server.port}/`);
       const indexes = Array.from({ length: count }, (_, index) => index);
       const ports = indexes.flatMap((index) => Object.values(basePorts).map((port) => port + index * portStep));
       const portOffset = await freePortOffset(ports);
@@ -56,6 +62,7 @@ export class Cluster {
         mkdirSync(data);
         nodes[index] = await NodeProcess.start({
           settings: options.settings,
+          clusterSettings: options.clusterSettings,
           data,
           portOffset: portOffset + index * portStep,
           quickstartArguments: ['--cluster-key-file', keyFile],

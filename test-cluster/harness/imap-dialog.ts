@@ -24,8 +24,8 @@ export class ImapDialog {
   }
 
   /** Connects and logs in. */
-  static async connect(port: number, user: string, password: string): Promise<ImapDialog> {
-    const dialog = new ImapDialog(connect({ host: '127.0.0.1', port, rejectUnauthorized: false }));
+  static async connect(port: number, user: string, password: string, host = '127.0.0.1'): Promise<ImapDialog> {
+    const dialog = new ImapDialog(connect({ host, port, rejectUnauthorized: false }));
     await dialog.until((tail) => tail.endsWith('\r\n'));
     await dialog.command(`LOGIN ${user} "${password}"`);
     return dialog;

@@ -21,6 +21,8 @@ export const basePorts = {
   imaps: 2993,
   http: 2080,
   https: 2443,
+  /** Where the store is shared. */
+  gossip: 2946,
 };
 export type PortName = keyof typeof basePorts;
 

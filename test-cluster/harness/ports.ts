@@ -25,7 +25,7 @@ export function freePort(): Promise<number> {
 export async function freePortOffset(ports: readonly number[]): Promise<number> {
   for (let attempt = 0; attempt < 50; attempt++) {
     const offset = 10_000 + Math.floor(Math.random() * 15_000);
-    const free = await Promise.all(ports.map((port) => canListen(port + offset)));
+    const free = await Promise.all([...new Set(ports)].map((port) => canListen(port + offset)));
     if (free.every(Boolean)) return offset;
   }
   throw new Error('no free range of ports in 50 attempts');

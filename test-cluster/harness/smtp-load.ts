@@ -1,9 +1,20 @@
 /** A plain SMTP sender over one connection: one message at a time, each with a token of its own, and an exact account of what was acknowledged. */
 import { createConnection, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 
 /** A reply ended the dialog, or the connection went away. */
 export class SendFailed extends Error {
   override readonly name = 'SendFailed';
+}
+
+export interface SmtpDialogOptions {
+  /** Default 127.0.0.1. */
+  host?: string;
+  /** TLS from the first byte; the certificate is not looked at. */
+  isTls?: boolean;
+  login?: { user: string; password: string };
+  /** How long to wait for each reply, and for the connection. Default: as long as it takes. */
+  replyTimeoutMs?: number;
 }
 
 /** Speaks SMTP line by line. */
@@ -12,9 +23,12 @@ export class SmtpDialog {
   private waiting: { resolve: (reply: string) => void; reject: (error: Error) => void } | undefined;
   private failure: Error | undefined;
 
-  private constructor(private readonly socket: Socket) {
+  private constructor(
+    private readonly socket: Socket,
+    private readonly timeoutMs: number | undefined,
+  ) {
     socket.setNoDelay(true);
-    socket.on('data', (chunk) => {
+    socket.on('data', (chunk: Buffer) => {
       this.received += chunk.toString('latin1');
       this.deliver();
     });
@@ -27,12 +41,20 @@ export class SmtpDialog {
     socket.on('close', () => fail(new SendFailed('connection closed')));
   }
 
-  static async connect(port: number): Promise<SmtpDialog> {
-    const socket = createConnection(port, '127.0.0.1');
-    const dialog = new SmtpDialog(socket);
-    await dialog.expect(220);
-    await dialog.command('EHLO client.test', 250);
-    return dialog;
+  static async connect(port: number, options: SmtpDialogOptions = {}): Promise<SmtpDialog> {
+    const { host = '127.0.0.1', isTls = false, login, replyTimeoutMs } = options;
+    const socket = isTls ? connectTls({ host, port, rejectUnauthorized: false }) : createConnection(port, host);
+    const dialog = new SmtpDialog(socket, replyTimeoutMs);
+    try {
+      await dialog.expect(220);
+      await dialog.command('EHLO client.test', 250);
+      const secret = login && Buffer.from(`\0${login.user}\0${login.password}`).toString('base64');
+      if (secret) await dialog.command(`AUTH PLAIN ${secret}`, 235);
+      return dialog;
+    } catch (error) {
+      dialog.close();
+      throw error;
+    }
   }
 
   private deliver(): void {
@@ -46,10 +68,12 @@ export class SmtpDialog {
 
   private async expect(code: number): Promise<string> {
     if (this.failure) throw this.failure;
+    const late = () => this.socket.destroy(new SendFailed(`no reply within ${this.timeoutMs} ms`));
+    const timer = this.timeoutMs === undefined ? undefined : setTimeout(late, this.timeoutMs);
     const reply = await new Promise<string>((resolve, reject) => {
       this.waiting = { resolve, reject };
       this.deliver();
-    });
+    }).finally(() => clearTimeout(timer));
     if (!reply.startsWith(String(code))) throw new SendFailed(`wanted ${code}, got: ${reply.trim()}`);
     return reply;
   }

@@ -1,6 +1,6 @@
 /** Rows in a PostgreSQL store that must not be there when all mail is in its mailboxes: read from the database itself, past the nodes. */
 import { pack } from 'fdb-tuple';
-import type { Cluster } from './cluster.js';
+import type { CommandResult } from './processes.js';
 
 /** First elements of keys, as the keyspace's table numbers them. */
 const subspace = { node: 2, queue: 6 } as const;
@@ -15,8 +15,14 @@ export interface StrayRows {
   due: number;
 }
 
+/** What has to be known of a cluster. */
+export interface RowsOf {
+  nodes: readonly { cli(...args: string[]): Promise<CommandResult> }[];
+  server: { query(text: string, values: unknown[]): Promise<Record<string, unknown>[]> };
+}
+
 /** Of a cluster whose queue is empty; the ids of the nodes that run are asked of them. */
-export async function strayRows(cluster: Cluster): Promise<StrayRows> {
+export async function strayRows(cluster: RowsOf): Promise<StrayRows> {
   const shown = await Promise.all(
     cluster.nodes.map(async (node) => {
       const { code, stdout } = await node.cli('node', 'show', '--json');
@@ -35,7 +41,7 @@ export async function strayRows(cluster: Cluster): Promise<StrayRows> {
 }
 
 /** Keys, as hex, that begin with this tuple. */
-async function keysUnder({ server }: Cluster, tuple: (string | number)[]): Promise<string[]> {
+async function keysUnder({ server }: RowsOf, tuple: (string | number)[]): Promise<string[]> {
   const prefix = Buffer.from(pack(tuple));
   const after = Buffer.concat([prefix, Buffer.of(0xff)]);
   const rows = await server.query("select encode(k, 'hex') as key from starling.kv where k > $1 and k < $2 order by k", [

@@ -15,7 +15,7 @@ import { createDirectory } from '../../../store/directory/index.js';
 import { key, keyItems, keysFrom, subspace } from '../../../store/keyspace.js';
 import type { KvStore } from '../../../store/kv/index.js';
 import { createMailStore } from '../../../store/mail/index.js';
-import { createQueue } from '../../../store/queue/index.js';
+import { createQueue, type QueueShare } from '../../../store/queue/index.js';
 import { createNodeMembership } from '../../membership.js';
 import { createQueueRunner, type QueueRunnerDependencies } from '../../services/index.js';
 import { createDirectDelivery } from '../deliver-direct.js';
@@ -75,7 +75,8 @@ export interface TestNodeOptions {
   clock?: ShiftedClock;
   /** When false, the node has not joined and its runner is not started. */
   isRunning?: boolean;
-  members?: () => readonly string[];
+  shares?: () => readonly QueueShare[];
+  maySend?: () => boolean;
 }
 
 export async function startTestNode(options: TestNodeOptions) {
@@ -88,7 +89,8 @@ export async function startTestNode(options: TestNodeOptions) {
   const directory = createDirectory(parts);
   const resolver = new TableResolver();
   const settings = { ...defaultMailflowSettings('mx.example.test', 'postmaster@example.test'), ...options.settings };
-  const delivery = createDelivery({ ...parts, blobs, queue, mail, directory, resolver, settings: () => settings });
+  const { maySend } = options;
+  const delivery = createDelivery({ ...parts, blobs, queue, mail, directory, resolver, settings: () => settings, maySend });
   const node = { nodeId: randomBytes(16).toString('hex'), incarnation: 1 };
   const membership = createNodeMembership({
     config: { hostname: 'mx.example.test', listeners: [], roles: [] },
@@ -96,7 +98,7 @@ export async function startTestNode(options: TestNodeOptions) {
     logger: silentLogger,
     node,
   });
-  const runner = createQueueRunner({ ...parts, queue, node, ...delivery, limits: options.limits, members: options.members });
+  const runner = createQueueRunner({ ...parts, queue, node, ...delivery, limits: options.limits, shares: options.shares });
   const receiver = createReceiver({
     ...parts,
     blobs,

@@ -100,6 +100,8 @@ export interface MessageBody {
   /** Contains NUL, or lines that are not lines: needs BINARYMIME and BDAT. */
   binary?: boolean;
   open(): AsyncIterable<Buffer>;
+  /** Asked just before the octets that complete the content are written: whether it may still be sent. With no, the peer gets an incomplete one. */
+  mayComplete?(): boolean;
 }
 
 export interface OutgoingRecipient extends RecipientParameters {

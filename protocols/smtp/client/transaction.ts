@@ -250,10 +250,11 @@ export class Transaction {
 
   /** From the mark on the peer may take the message, whatever we hear. */
   async #transfer(): Promise<ParsedReply | undefined> {
+    const { body } = this.message;
     const mark = () => {
+      if (body.mayComplete?.() === false) throw new BodyUnreadable('The message may not be sent from here any more');
       this.#stage = 'end-of-data';
     };
-    const { body } = this.message;
     if (this.#chunking) return sendByChunks(this.connection, body, this.#pipelining, mark);
     await sendByData(this.connection, body, mark);
     return undefined;

@@ -1,0 +1,191 @@
+/**
+ * One connection with one peer, and the direct protocol on it: a stream each way that lives as long as the connection, messages and pings. Knows whether
+ * the other side is still there.
+ */
+import type { Clock } from '../../ops/telemetry/index.js';
+import { gossipLimits } from './contract.js';
+import { FrameReader, frameKind, pingFrame } from './frames.js';
+import type { Connection, Stream } from './libp2p-types.js';
+import { gossipTimes } from './options.js';
+
+/** What a link tells. */
+export interface LinkEvents {
+  /** It can carry messages. */
+  onReady(link: Link): void;
+  onMessage(link: Link, envelope: Buffer): void;
+  onRoundTrip(link: Link, roundTripMs: number): void;
+  /** What came is not of the protocol. */
+  onNonsense(link: Link, reason: 'garbage' | 'oversized'): void;
+  /** The peer does not take up the protocol, or has ended it. */
+  onBroken(link: Link): void;
+}
+
+/** Inbound streams of the direct protocol on one connection; one is in use, another may be on its way to replace it. */
+export const maxDirectStreams = 2;
+
+export class Link {
+  readonly peerId: string;
+  readonly #openedMs: number;
+  #readyMs: number | undefined;
+  /** When the last message came on it (monotonic); pings don't count. */
+  #messageMs = Number.NEGATIVE_INFINITY;
+  /** Why this node has closed it. */
+  closedBy: string | undefined;
+  #out: Stream | undefined;
+  #heardMs: number;
+  #hasHeard = false;
+  #pingedMs: number | undefined;
+  #isPingOpen = false;
+  #pingToken = 0;
+  /** A newer connection exists: this one has to show that it lives. */
+  #isProbed = false;
+
+  constructor(
+    readonly connection: Connection,
+    private readonly protocol: string,
+    private readonly clock: Clock,
+    private readonly events: LinkEvents,
+  ) {
+    this.peerId = connection.remotePeer.toString();
+    this.#openedMs = this.#heardMs = clock.monotonicMs();
+  }
+
+  get isReady(): boolean {
+    return this.#out !== undefined && this.connection.status === 'open';
+  }
+
+  /** It could carry messages at some time. */
+  get wasReady(): boolean {
+    return this.#readyMs !== undefined;
+  }
+
+  /** It has been ready for so long, and the peer speaks on it. */
+  isProven(forMs: number, nowMs: number): boolean {
+    return this.isReady && nowMs - this.#readyMs! >= forMs && nowMs - this.#heardMs < gossipTimes.silenceMs && this.#hasHeard;
+  }
+
+  /** It is no new one, and no message has come on it for so long. */
+  isUnused(forMs: number, nowMs: number): boolean {
+    return nowMs - this.#openedMs >= forMs && nowMs - this.#messageMs >= forMs;
+  }
+
+  /** Opens the stream from here to there. Never rejects. */
+  async open(): Promise<void> {
+    try {
+      const stream = await this.connection.newStream([this.protocol], {
+        signal: AbortSignal.timeout(gossipTimes.handshakeTimeoutMs),
+        maxOutboundStreams: maxDirectStreams,
+      });
+      if (this.connection.status !== 'open') return;
+      // Nothing comes on this stream: the peer speaks on its own one.
+      stream.addEventListener('message', () => this.events.onNonsense(this, 'garbage'));
+      stream.addEventListener('close', () => this.#lost(stream), { once: true });
+      stream.addEventListener('remoteCloseWrite', () => undefined);
+      this.#out = stream;
+      this.#readyMs = this.clock.monotonicMs();
+      this.events.onReady(this);
+    } catch {
+      if (this.connection.status === 'open') this.events.onBroken(this);
+    }
+  }
+
+  #lost(stream: Stream): void {
+    if (this.#out !== stream) return;
+    this.#out = undefined;
+    if (this.connection.status === 'open') this.events.onBroken(this);
+  }
+
+  /** The peer's stream to here. */
+  accept(stream: Stream): void {
+    let isSane = true;
+    const reader = new FrameReader((kind, content) => {
+      if (isSane) this.#frame(kind, content);
+    });
+    stream.addEventListener('message', ({ data }) => {
+      if (!isSane) return;
+      this.#heardMs = this.clock.monotonicMs();
+      this.#hasHeard = true;
+      this.#isProbed = false;
+      isSane = reader.push(data.subarray());
+      if (!isSane) this.events.onNonsense(this, 'oversized');
+    });
+  }
+
+  #frame(kind: number, content: Buffer): void {
+    if (kind === frameKind.message) {
+      this.#messageMs = this.#heardMs;
+      this.events.onMessage(this, content);
+      // Other kinds are of a later version.
+    } else if (kind === frameKind.ping || kind === frameKind.pong) {
+      if (content.length === 4) this.#pingOrPong(kind, content.readUInt32BE(0));
+      else this.events.onNonsense(this, 'garbage');
+    }
+  }
+
+  #pingOrPong(kind: typeof frameKind.ping | typeof frameKind.pong, token: number): void {
+    if (kind === frameKind.ping) this.send(pingFrame(frameKind.pong, token));
+    else if (this.#isPingOpen && token === this.#pingToken) {
+      this.#isPingOpen = false;
+      this.events.onRoundTrip(this, this.clock.monotonicMs() - this.#pingedMs!);
+    }
+  }
+
+  /** False when there is no stream or too much waits in it. Pings go out all the same: a peer that takes nothing must be noticed. */
+  send(frame: Buffer, isPing = false): boolean {
+    const stream = this.#out;
+    if (!stream || this.connection.status !== 'open' || stream.status !== 'open') return false;
+    if (!isPing && stream.writeBufferLength + frame.length > gossipLimits.maxOutboundBytes) return false;
+    try {
+      stream.send(frame);
+      return true;
+    } catch {
+      return false; // it has just been closed
+    }
+  }
+
+  /** Sends a ping when it is time for one. Where the peer is heard all the time anyway, they are there for the round trip alone, and rare. */
+  pingIfDue(nowMs: number): void {
+    if (this.#isPingOpen) return;
+    const isQuiet = nowMs - this.#heardMs >= gossipTimes.quietMs;
+    const pauseMs = isQuiet ? gossipTimes.pingIntervalMs : gossipTimes.roundTripIntervalMs;
+    if (this.#pingedMs === undefined || nowMs - this.#pingedMs >= pauseMs) this.#ping(nowMs);
+  }
+
+  #ping(nowMs: number): void {
+    this.#pingToken = (this.#pingToken + 1) >>> 0;
+    if (!this.send(pingFrame(frameKind.ping, this.#pingToken), true)) return;
+    this.#isPingOpen = true;
+    this.#pingedMs = nowMs;
+  }
+
+  /** A newer connection with the same peer has come: often because the peer knows this one to be dead. */
+  probe(nowMs: number): void {
+    if (this.#isProbed) return;
+    this.#isProbed = true;
+    if (!this.#isPingOpen) this.#ping(nowMs);
+  }
+
+  /** Why the connection must be given up; undefined when it need not. `isReplaced`: another one with the same peer can carry messages. */
+  deadCause(nowMs: number, isReplaced: boolean): 'silence' | 'superseded' | undefined {
+    const openMs = this.#isPingOpen ? nowMs - this.#pingedMs! : 0;
+    if (isReplaced && this.#isProbed && openMs > gossipTimes.supersededSilenceMs) return 'superseded';
+    if (openMs > gossipTimes.silenceMs && nowMs - this.#heardMs > gossipTimes.silenceMs) return 'silence';
+    return undefined;
+  }
+
+  /** This process stood still: what the peer said meanwhile has not been read yet. */
+  forgive(standstillMs: number): void {
+    this.#heardMs += standstillMs;
+    if (this.#pingedMs !== undefined) this.#pingedMs += standstillMs;
+  }
+
+  /** Hangs up, and lets what was written go out first. Never rejects. */
+  async close(): Promise<void> {
+    await this.connection.close().catch(() => undefined);
+  }
+
+  /** Hangs up without waiting for anything. */
+  abort(reason: string): void {
+    this.connection.abort(new Error(reason));
+  }
+}
