@@ -153,7 +153,7 @@ describe('a node among others', () => {
         gossipAgeSeconds: expect.any(Number),
       },
     ]);
-    expect(rows.flatMap(({ leases }) => leases)).toEqual(['purge']);
+    expect(rows.flatMap(({ leases }) => leases)).toEqual([{ job: 'purge', epoch: expect.any(Number) }]);
     await during(Promise.all([over(), also()]));
   });
 

@@ -131,7 +131,7 @@ describe('a node of the cluster', () => {
         state: 'ready',
         claims: 1,
         shards: 32,
-        leases: ['purge'],
+        leases: [{ job: 'purge', epoch: 3 }],
         roles: ['queue'],
       },
     ]);

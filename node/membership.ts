@@ -110,7 +110,7 @@ export async function describeNodes(
       shards: owners.filter((owner) => owner === nodeId).length,
       isCutOff: shares.some((share) => share.nodeId === nodeId && share.keptAmong !== undefined),
       claims: await queue.countClaimsOf(nodeId, maxCountedClaims),
-      leases: leases.filter((lease) => lease.nodeId === nodeId).map(({ job }) => job),
+      leases: leases.filter((lease) => lease.nodeId === nodeId).map(({ job, epoch }) => ({ job, epoch })),
       version: row?.version ?? null,
       startedAt: row ? new Date(row.startedAtMs).toISOString() : null,
       roles: row?.roles ?? [],

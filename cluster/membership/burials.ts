@@ -75,10 +75,13 @@ export class Burials {
     const { kv, logger, signal, deadline } = this.#d;
     const { nodeId, hasFence } = evidence;
     signal.throwIfAborted();
-    if (!(await deadline.bound((over) => breakFence(kv, this.#d.nodeId, evidence, { signal: over })))) return false;
+    const outcome = await deadline.bound((over) => breakFence(kv, this.#d.nodeId, evidence, { signal: over }));
+    if (!outcome) return false;
     const isDead = hasFence && !isEarlierLife;
-    takeovers.inc({ cause: isDead ? 'dead' : 'leftover' });
-    if (isDead) logger.warn({ deadNodeId: nodeId }, 'a node has been declared dead');
+    // Of several nodes that come to the same verdict the one that was first counts it and says so.
+    const isFirst = outcome === 'broken' || !hasFence;
+    if (isFirst) takeovers.inc({ cause: isDead ? 'dead' : 'leftover' });
+    if (isFirst && isDead) logger.warn({ deadNodeId: nodeId }, 'a node has been declared dead');
     this.#d.onFenceBroken(nodeId);
     return true;
   }

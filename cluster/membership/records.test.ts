@@ -131,8 +131,8 @@ describe('becoming a member', () => {
 describe('breaking a fence', () => {
   it('stops the node, and is harmless when several do it', async () => {
     const evidence = await evidenceOf('b');
-    expect(await breakFence(here, 'a', evidence)).toBe(true);
-    expect(await breakFence(here, 'a', evidence)).toBe(true);
+    expect(await breakFence(here, 'a', evidence)).toBe('broken');
+    expect(await breakFence(here, 'a', evidence)).toBe('was-broken');
     await expect(beat(there, row('b', 1))).rejects.toBeInstanceOf(NodeFenced);
     await expect(enter(there, row('b'))).rejects.toThrow('already');
     await forget(here, 'b');
@@ -142,7 +142,7 @@ describe('breaking a fence', () => {
   it('does nothing to a node that has raised its counter since it was looked at', async () => {
     const evidence = await evidenceOf('b');
     await beat(there, row('b', 1));
-    expect(await breakFence(here, 'a', evidence)).toBe(false);
+    expect(await breakFence(here, 'a', evidence)).toBeUndefined();
     await beat(there, row('b', 2));
     await forget(here, 'b');
     expect((await evidenceOf('b')).hasFence).toBe(true);
@@ -158,7 +158,7 @@ describe('breaking a fence', () => {
         if (runs++ === 0) await beat(there, row('b', 1));
         return value;
       }, options)) as typeof here.transact;
-    expect(await breakFence(here, 'a', evidence)).toBe(false);
+    expect(await breakFence(here, 'a', evidence)).toBeUndefined();
     expect(runs).toBe(2);
     await beat(there, row('b', 2));
   });
@@ -171,8 +171,8 @@ describe('breaking a fence', () => {
   });
 
   it('does nothing when somebody has joined under an id that had claims only', async () => {
-    expect(await breakFence(here, 'a', { nodeId: 'b', hasFence: false })).toBe(false);
-    expect(await breakFence(here, 'a', { nodeId: 'nobody', hasFence: false })).toBe(true);
+    expect(await breakFence(here, 'a', { nodeId: 'b', hasFence: false })).toBeUndefined();
+    expect(await breakFence(here, 'a', { nodeId: 'nobody', hasFence: false })).toBe('was-broken');
   });
 
   it('of its own is for the process whose row it is', async () => {

@@ -104,19 +104,25 @@ async function wholeRange(reads: KvReads, { begin, end }: KeyRange) {
 
 /**
  * Breaks a node's fence, if the node still is as `evidence` says: reading the row makes this conflict with a heartbeat. From the commit on it saves
- * nothing. Answers false when it has changed. Throws NodeFenced when this node itself has been declared dead.
+ * nothing. Answers undefined when it has changed, `was-broken` when there is no fence any more. Throws NodeFenced when this node itself has been declared dead.
  */
-export function breakFence(kv: KvStore, ownId: string, evidence: Evidence, options?: Options): Promise<boolean> {
+export function breakFence(
+  kv: KvStore,
+  ownId: string,
+  evidence: Evidence,
+  options?: Options,
+): Promise<'broken' | 'was-broken' | undefined> {
   const { nodeId, bytes, hasFence } = evidence;
   return kv.transact(
     async (tx) => {
       const [own, row, fence] = await tx.getMany([nodeKeys.fence(ownId), nodeKeys.row(nodeId), nodeKeys.fence(nodeId)]);
       if (!own) throw new NodeFenced(`another node has declared ${ownId} dead`);
       const isSameRow = row === undefined ? bytes === undefined : bytes !== undefined && row.equals(bytes);
-      // The fence may be gone: another node was first, or an earlier run of this body.
-      if (!isSameRow || (fence && !hasFence)) return false;
+      if (!isSameRow || (fence && !hasFence)) return undefined;
+      // Another node was first, unless it was an earlier run of this body.
+      if (!fence && !tx.mayHaveCommitted) return 'was-broken';
       tx.clear(nodeKeys.fence(nodeId));
-      return true;
+      return 'broken';
     },
     { label: 'break-fence', ...options },
   );

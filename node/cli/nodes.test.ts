@@ -11,7 +11,7 @@ const node = (id: string, more: object = {}) => ({
   heartbeatAgeSeconds: 1.4,
   shards: 22,
   claims: 10_000,
-  leases: ['purge'],
+  leases: [{ job: 'purge', epoch: 3 }],
   version: '0.1.0',
   ...more,
 });

@@ -22,7 +22,7 @@ function glance(row: Row): Row {
     phi: row.phi,
     shards: row.shards,
     claims: row.claims,
-    jobs: Array.isArray(row.leases) && row.leases.length > 0 ? row.leases : null,
+    jobs: Array.isArray(row.leases) && row.leases.length > 0 ? row.leases.map(({ job }: { job: string }) => job) : null,
     version: row.version,
   };
 }

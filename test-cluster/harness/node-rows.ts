@@ -14,7 +14,7 @@ export interface NodeRow {
   heartbeatAgeSeconds: number;
   shards: number;
   claims: number;
-  leases: string[];
+  leases: { job: string; epoch: number }[];
   version: string | null;
   roles: string[];
   addresses: string[];

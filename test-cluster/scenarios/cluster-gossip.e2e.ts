@@ -98,7 +98,7 @@ describe('three nodes that gossip', () => {
     }
     await waitFor('a holder of the job', 10_000, async () => {
       const rows = await nodeRows(cluster.node(1));
-      return rows.flatMap(({ leases }) => leases).join() === 'purge';
+      return rows.flatMap(({ leases }) => leases.map(({ job }) => job)).join() === 'purge';
     });
     const listed = await cluster.node(0).cli('node', 'list', '--json');
     expect((JSON.parse(listed.stdout) as NodeRow[]).map(({ verdict }) => verdict)).toEqual(['alive', 'alive', 'alive']);
