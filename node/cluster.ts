@@ -2,14 +2,16 @@
  * This node's hold on its cluster: gossip, membership, leases and bus, put together, started and taken down in the order that each of them needs. Gossip is
  * there where the store is shared; libp2p is loaded only then. Without gossip, or when it breaks later, everything is correct and slower.
  */
-import { type Bus, createBus } from '../cluster/bus/index.js';
+import { type Bus, createBus, type GenerationSource } from '../cluster/bus/index.js';
 import type { Gossip } from '../cluster/gossip/contract.js';
 import { createLeaderLeases, type LeaderLeases } from '../cluster/leases/index.js';
 import { failureTimings, type Membership } from '../cluster/membership/index.js';
 import type { Logger } from '../ops/telemetry/index.js';
 import { readGeneration } from '../store/directory/index.js';
+import type { Bans } from '../store/limits/contract.js';
 import type { NodeIdentity, Queue } from '../store/queue/index.js';
 import { decodeHead, headKey } from '../store/settings/records.js';
+import { ClusterClock, keepTime } from './cluster-clock.js';
 import type { Config } from './config/schema.js';
 import { watchGossipReach } from './gossip-reach.js';
 import { sealedInstallationSecret } from './installation.js';
@@ -20,7 +22,8 @@ import type { Stores } from './stores.js';
 
 export interface NodeClusterOptions {
   config: Pick<Config, 'hostname' | 'listeners' | 'roles' | 'store' | 'gossip'>;
-  stores: Stores;
+  /** Without `bans` and `destinations`, what other nodes change of them is not heard of. */
+  stores: Omit<Stores, 'bans' | 'destinations' | 'formats'> & Partial<Pick<Stores, 'bans' | 'destinations' | 'formats'>>;
   logger: Logger;
 }
 
@@ -30,7 +33,7 @@ export const isGossiping = ({ store, gossip }: Pick<Config, 'store' | 'gossip'>)
 
 /** Listens for gossip, so that the node row can say where; joins nothing yet. Throws `StartError` with a sentence, KvError. */
 export async function openNodeCluster(options: NodeClusterOptions): Promise<NodeCluster> {
-  const node = { nodeId: options.stores.random.bytes(16).toString('hex'), incarnation: 1 };
+  const node = { nodeId: options.stores.nodeId, incarnation: 1 };
   const gossip = isGossiping(options.config) ? await startGossip(options, node) : undefined;
   try {
     return new NodeCluster(options, node, gossip);
@@ -65,12 +68,17 @@ async function startGossip({ config, stores, logger }: NodeClusterOptions, node:
   return gossip;
 }
 
+/** Something that is loaded again whenever its generation in the store has changed. */
+function generations(name: string, room: Pick<Bans, 'readGeneration' | 'reload'>): GenerationSource {
+  return { name, read: (reads) => room.readGeneration(reads), onChanged: () => room.reload() };
+}
+
 export class NodeCluster {
   readonly membership: Membership;
   readonly leases: LeaderLeases;
   /** Absent with a store that no other node uses. Without gossip to carry it, it compares generations on its timer. */
   readonly bus: Bus | undefined;
-  readonly #stores: Stores;
+  readonly #stores: NodeClusterOptions['stores'];
   readonly #hostname: string;
   readonly #logger: Logger;
   readonly #fencedListeners = new Set<() => void>();
@@ -138,6 +146,8 @@ export class NodeCluster {
     const { kv, clock } = this.#stores;
     // The embedded store belongs to one process: whatever an earlier one had claimed is ours now.
     await this.membership.join({ isStoreExclusive: kv.backend === 'embedded' });
+    const { formats } = this.#stores;
+    if (formats) formats.of = (kind) => this.membership.commonFormat(kind);
     const shared = () => {
       this.leases.wake();
       this.#tellOfWork();
@@ -150,6 +160,14 @@ export class NodeCluster {
     if (gossip) {
       const reach = { gossip, membership, hostname: this.#hostname, clock, logger: this.#logger };
       this.#unsubscribe.push(watchGossipReach(reach));
+    }
+    // Without gossip the store's rows tell the others' clocks too coarsely.
+    const { clock: date } = this.#stores;
+    if (this.bus && date instanceof ClusterClock) {
+      const time = keepTime({ clock: date, membership: this.membership, logger: this.#logger });
+      this.#unsubscribe.push(() => time.end());
+      // What this node writes before, others would have to wait for.
+      await time.known;
     }
     await this.leases.start();
     if (this.bus) this.#shareNews(this.bus);
@@ -179,7 +197,7 @@ export class NodeCluster {
   }
 
   #shareNews(bus: Bus): void {
-    const { mail, settings, directory, queue, clock, onChanged } = this.#stores;
+    const { mail, settings, directory, queue, clock, bans, destinations, onChanged } = this.#stores;
     const { leases, gossip } = this;
     this.#unsubscribe.push(
       mail.onLocalChange((change) => bus.announceChange(change)),
@@ -196,6 +214,8 @@ export class NodeCluster {
         onChanged: () => directory.changedElsewhere(),
       }),
       bus.follow(leases.source),
+      ...(bans ? [bus.follow(generations('bans', bans))] : []),
+      ...(destinations ? [bus.follow(generations('destinations', destinations))] : []),
       leases.onChange(() => bus.raised(leases.source.name)),
       onChanged((what) => bus.raised(what)),
     );

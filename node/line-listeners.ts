@@ -1,13 +1,16 @@
-/** From settings to listening sockets with SMTP, LMTP and IMAP sessions behind them. */
+/** From settings to listening sockets with SMTP, LMTP, IMAP and POP3 sessions behind them. */
 import { counter, type Logger, systemClock, systemRandom } from '../ops/telemetry/index.js';
 import { ImapSession } from '../protocols/imap/index.js';
+import { Pop3Session } from '../protocols/pop3/index.js';
 import type { SaslBackend } from '../protocols/sasl/contract.js';
 import type { ScramSettings } from '../protocols/sasl/index.js';
 import { type SmtpHandler, type SmtpMode, SmtpSession } from '../protocols/smtp/server/index.js';
+import { createMaildropLocks, type MaildropLocks } from '../store/mail/index.js';
 import type { Config, ListenerConfig, NodeRole } from './config/schema.js';
+import { imapSharing } from './imap-sharing.js';
 import { type CertificateStore, type ListenerConnection, TcpListener, type TlsInfo, trustedProxies } from './listeners/index.js';
 import { OpenSessions } from './sessions.js';
-import { imapLimits, live, smtpLimits } from './settings/index.js';
+import { imapLimits, live, pop3Limits, smtpLimits } from './settings/index.js';
 import type { Stores } from './stores.js';
 import { turnAway, unavailableLine } from './turn-away.js';
 
@@ -34,24 +37,37 @@ type Serve = (connection: ListenerConnection, settings: ListenerConfig, logger: 
 
 const smtpModes = { smtp: 'mx', submission: 'submission', lmtp: 'lmtp' } as const satisfies Record<string, SmtpMode>;
 
-const roleOf = { smtp: 'smtp', submission: 'smtp', lmtp: 'smtp', imap: 'imap' } as const satisfies Record<LineProtocol, NodeRole>;
+const roleOf = {
+  smtp: 'smtp',
+  submission: 'smtp',
+  lmtp: 'smtp',
+  imap: 'imap',
+  pop3: 'imap',
+} as const satisfies Record<LineProtocol, NodeRole>;
 
-/** RFC 5321 4.2.1 and RFC 9051 7.1.5: what a full listener says before it hangs up. */
+/** RFC 5321 4.2.1, RFC 9051 7.1.5, RFC 3206: what a full listener says before it hangs up. */
 const refusals: Record<LineProtocol, (reason: string) => string> = {
   smtp: () => '421 4.7.0 Too many connections, please try again later\r\n',
   submission: () => '421 4.7.0 Too many connections, please try again later\r\n',
   lmtp: () => '421 4.7.0 Too many connections, please try again later\r\n',
-  imap: () => '* BYE [UNAVAILABLE] Too many connections\r\n',
+  imap: (reason) =>
+    reason === 'address_limit'
+      ? '* BYE [LIMIT] Too many connections from your address\r\n'
+      : '* BYE [UNAVAILABLE] Too many connections\r\n',
+  pop3: () => '-ERR [SYS/TEMP] Too many connections\r\n',
 };
 
-const facts = (tls: TlsInfo | undefined) => tls && { protocol: tls.protocol, cipher: tls.cipher, serverName: tls.serverName };
+const facts = (tls: TlsInfo | undefined) => tls && { ...tls };
 
 /** All listeners of the line protocols, and the sessions behind them. */
 export class LineListeners {
   readonly sessions = new OpenSessions();
   readonly #listeners: TcpListener[];
+  readonly #maildropLocks: MaildropLocks;
 
   constructor(readonly dependencies: LineListenerDependencies) {
+    const { stores, logger } = dependencies;
+    this.#maildropLocks = createMaildropLocks({ ...stores, logger, nodeId: () => stores.nodeId });
     const serve = this.#protocols();
     const { listeners, roles } = dependencies.config;
     const lines = listeners.filter(({ protocol }) => protocol !== 'http' && roles.includes(roleOf[protocol]));
@@ -73,9 +89,15 @@ export class LineListeners {
         },
         ...(settings.proxyProtocol ? { proxyProtocol: trustedProxies(settings.proxyProtocol) } : {}),
         refusal: refusals[protocol],
+        isBanned: (address) => dependencies.stores.bans.find(address) !== undefined,
         logger,
       });
     });
+  }
+
+  /** To be called when a ban begins to hold. */
+  cutBanned(): void {
+    for (const listener of this.#listeners) listener.cutBanned();
   }
 
   async listen(): Promise<void> {
@@ -88,6 +110,7 @@ export class LineListeners {
 
   async close(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.close()));
+    this.#maildropLocks.stop();
   }
 
   #protocols(): Record<LineProtocol, Serve> {
@@ -95,6 +118,7 @@ export class LineListeners {
     // Each session begins with what holds then.
     const currentSmtpLimits = live(stores.settings, smtpLimits);
     const currentImapLimits = live(stores.settings, imapLimits);
+    const currentPop3Limits = live(stores.settings, pop3Limits);
     const smtp: Serve = (connection, settings, logger) => {
       const mode = smtpModes[settings.protocol as keyof typeof smtpModes];
       const session = new SmtpSession({
@@ -113,6 +137,7 @@ export class LineListeners {
         serverName: 'Starling',
         // The session makes a logger of its own when it first has something to say.
         logger,
+        listener: settings.name,
         limits: currentSmtpLimits(),
         clock: systemClock,
         random: systemRandom,
@@ -133,6 +158,7 @@ export class LineListeners {
           {
             ...addresses(connection),
             secure: connection.tls !== undefined,
+            channelBinding: (type) => connection.tls?.channelBinding?.(type),
             startTls: settings.tls === 'starttls' ? () => connection.startTls() : undefined,
           },
           {
@@ -140,9 +166,36 @@ export class LineListeners {
             serverName: config.hostname,
             mail: stores.mail,
             blobs: stores.blobs,
+            ...imapSharing(stores),
+            search: stores.search,
             sasl,
             scram,
             accounts,
+            admitConnection: (accountId) =>
+              stores.limits.concurrency.acquire('imap.user', accountId, stores.settings.current.imap.maxConnectionsPerUser),
+            clock: systemClock,
+            random: systemRandom,
+            logger: logger.child({ connectionId: connection.connectionId }),
+          },
+        );
+        this.sessions.add(session, session.run());
+      },
+      pop3: (connection, settings, logger) => {
+        const session = new Pop3Session(
+          {
+            ...addresses(connection),
+            secure: connection.tls !== undefined,
+            channelBinding: (type) => connection.tls?.channelBinding?.(type),
+            startTls: settings.tls === 'starttls' ? () => connection.startTls() : undefined,
+          },
+          {
+            limits: currentPop3Limits(),
+            serverName: config.hostname,
+            mail: stores.mail,
+            blobs: stores.blobs,
+            locks: this.#maildropLocks,
+            sasl,
+            scram,
             clock: systemClock,
             random: systemRandom,
             logger: logger.child({ connectionId: connection.connectionId }),

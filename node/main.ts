@@ -5,28 +5,29 @@
 import { readFileSync } from 'node:fs';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
+import type { LeaderLease } from '../cluster/leases/index.js';
 import { NodeIdTaken } from '../cluster/membership/index.js';
 import { enableProcessMetrics, gauge, type Logger } from '../ops/telemetry/index.js';
-import { SystemResolver } from '../protocols/dns/index.js';
 import { HttpServer, Router, type TlsCertificate, verifyCertificate } from '../protocols/http/index.js';
 import { scramIterations, scramSaltBytes } from '../store/directory/index.js';
 import { KvError } from '../store/kv/index.js';
 import { type ControlServer, maxSocketPathBytes, startControlServer } from './api/control.js';
 import { type Readiness, registerHealth, registerMetrics } from './api/health.js';
 import type { NodeFace } from './api/operations.js';
-import { createSaslBackend } from './authentication.js';
 import { type NodeCluster, openNodeCluster } from './cluster.js';
 import type { Config } from './config/schema.js';
+import { forgetExpired } from './forgetting.js';
 import { installationSecret } from './installation.js';
 import { LineListeners } from './line-listeners.js';
 import { CertificateStore, loadOrMakeSelfSigned, trustedProxies } from './listeners/index.js';
-import { createDelivery, createDirectDelivery, createReceiver, type Delivery, type Receiver } from './mailflow/index.js';
+import { createMailRooms } from './mail-rooms.js';
+import type { Delivery, Receiver } from './mailflow/index.js';
 import { reasonToRefuse, storeProblems } from './membership.js';
-import { createPurger, createQueueRunner, type Purger, type QueueRunner } from './services/index.js';
-import type { FirstSettings } from './settings/index.js';
-import { liveMailflowSettings } from './settings/mailflow.js';
+import { createIndexer, createPurger, eventLoopLoad, type Indexer, type Purger, type QueueRunner } from './services/index.js';
+import { type FirstSettings, indexingSettings } from './settings/index.js';
 import { StartError } from './start-error.js';
 import { openStores, type Stores } from './stores.js';
+import { turnAwayWhileStoreless } from './turn-away.js';
 import { version } from './version.js';
 
 const nodeInfo = gauge('starling_node_info', 'Always 1; what this node is, in its labels.', ['version', 'backend']);
@@ -34,6 +35,8 @@ const nodeDraining = gauge('starling_draining', '1 while this node takes no new 
 
 /** For what is left of a drain after its time: last replies, files. */
 const stopGraceMs = 10_000;
+/** Deliveries in hand beyond which background work takes longer rests. */
+const busyClaims = 50;
 /** For the last reply of a session that did not end in time. */
 const partingMs = 500;
 /** For giving back row, fence, claims and leases; what is left then, the others find. */
@@ -121,6 +124,7 @@ class Node implements RunningNode {
   readonly #delivery: Delivery;
   readonly #runner: QueueRunner;
   readonly #receiver: Receiver;
+  readonly #indexer: Indexer;
   readonly #purger: Purger;
   #endPurge: (() => Promise<void>) | undefined;
   readonly #router = new Router();
@@ -138,38 +142,24 @@ class Node implements RunningNode {
     readonly cluster: NodeCluster,
     readonly logger: Logger,
   ) {
-    const { clock, random } = stores;
+    const { clock } = stores;
     this.stopped = new Promise((resolve) => {
       this.#finish = resolve;
     });
     this.#startedAtMs = clock.nowMs();
     this.#certificates = new CertificateStore({ logger });
-    const settings = liveMailflowSettings(stores.settings, config.hostname);
-    const { servers } = config.dns;
-    const resolver = new SystemResolver(servers.length > 0 ? { servers } : {});
-    const shared = { ...stores, logger, settings };
-    const { membership } = cluster;
-    const mayWork = () => membership.standing === 'joined';
-    this.#delivery = createDelivery({ ...shared, resolver, maySend: mayWork });
-    this.#runner = createQueueRunner({
-      queue: stores.queue,
-      node: cluster.node,
-      clock,
-      random,
+    const { delivery, runner, receiver } = createMailRooms(config, stores, cluster, logger);
+    this.#delivery = delivery;
+    this.#runner = runner;
+    this.#receiver = receiver;
+    this.#indexer = createIndexer({
+      ...stores,
       logger,
-      deliver: (job, signal) => this.#delivery.deliver(job, signal),
-      putOff: (job, error) => this.#delivery.putOff(job, error),
-      shares: () => membership.shares('queue'),
-      mayWork,
-      onFenced: () => cluster.fenced(),
-      limits: { maxRemoteDeliveries: stores.settings.current.outbound.maxConcurrentDeliveries },
-    });
-    stores.settings.onChange(({ outbound }) => this.#runner.setLimits({ maxRemoteDeliveries: outbound.maxConcurrentDeliveries }));
-    this.#receiver = createReceiver({
-      ...shared,
-      direct: createDirectDelivery(shared),
-      desk: this.#runner,
-      authBackend: createSaslBackend(stores.directory, logger),
+      settings: () => indexingSettings(stores.settings.current),
+      shares: () => cluster.membership.shares('queue'),
+      mayWork: () => cluster.membership.standing === 'joined',
+      isBusy: () => runner.size > busyClaims,
+      load: eventLoopLoad(),
     });
     this.#purger = createPurger({ ...stores, settings: {}, logger });
     this.#heedCluster();
@@ -200,12 +190,17 @@ class Node implements RunningNode {
     this.#certificates.replace([certificate]);
     const fakeSaltKey = await installationSecret(stores.kv, 'scram-fake-salt', stores.random);
     await cluster.join();
+    stores.ownAddresses.follow({ config, membership: cluster.membership, logger });
+    await Promise.all([stores.bans.start(), stores.destinations.start()]);
     if (this.isFenced) throw new StartError('another node has declared this one dead while it was starting');
-    if (config.roles.includes('queue')) this.#runner.start();
+    if (config.roles.includes('queue')) {
+      this.#runner.start();
+      this.#indexer.start();
+    }
     stores.settings.follow();
     this.#receiver.start();
-    const { work, intervalMs } = this.#purger;
-    this.#endPurge = cluster.leases.whileLeader('purge', work, { pauseMs: intervalMs });
+    const { intervalMs } = this.#purger;
+    this.#endPurge = cluster.leases.whileLeader('purge', (...job) => this.#purge(...job), { pauseMs: intervalMs });
     this.#lines = new LineListeners({
       config,
       stores,
@@ -217,6 +212,8 @@ class Node implements RunningNode {
       scram: { iterations: scramIterations, saltBytes: scramSaltBytes, fakeSaltKey },
       logger,
     });
+    stores.bans.onBanned(() => this.#lines?.cutBanned());
+    turnAwayWhileStoreless({ membership: cluster.membership, sessions: this.#lines.sessions, clock: stores.clock, logger });
     await this.#lines.listen();
     await this.#startHttp();
     this.#control = await startControlServer(join(config.data, 'control.sock'), { stores, node: this.#face() }, logger);
@@ -230,9 +227,16 @@ class Node implements RunningNode {
     if (this.#isDraining) this.#end();
   }
 
+  async #purge(epoch: number, signal: AbortSignal, lease: LeaderLease): Promise<void> {
+    const { stores } = this;
+    await this.#purger.work(epoch, signal, lease);
+    const keepHistoryDays = () => stores.settings.current.queue.keepHistoryDays;
+    await forgetExpired({ ...stores, keepHistoryDays }, (reads) => lease.assert(reads), signal);
+  }
+
   /** After a start that failed half-way: lets go of everything. */
   async abandon(): Promise<void> {
-    await Promise.all([this.#runner.stop(), this.#endPurge?.(), this.#lines?.close()]);
+    await Promise.all([this.#runner.stop(), this.#indexer.stop(), this.#endPurge?.(), this.#lines?.close()]);
     this.#delivery.close();
     await this.#leave();
     await Promise.all(this.#https.map((server) => server.stop(0)));
@@ -266,7 +270,7 @@ class Node implements RunningNode {
 
   async #startHttp(): Promise<void> {
     const { config, logger } = this;
-    registerHealth(this.#router, { probe: () => this.#probe(), isDraining: () => this.#isDraining });
+    registerHealth(this.#router, { probe: () => this.#probe(), isDraining: () => this.#isDraining, logger });
     registerMetrics(this.#router);
     for (const { name, host, port, protocol, tls, maxConnections, proxyProtocol } of config.listeners) {
       if (protocol !== 'http' || !config.roles.includes('http')) continue;
@@ -308,6 +312,7 @@ class Node implements RunningNode {
       this.#receiver.drain(deadlineMs),
       this.#within(deadlineMs, this.#lines?.sessions.drain()),
       this.#runner.drain(deadlineMs),
+      this.#within(deadlineMs, this.#indexer.stop()),
       this.#within(deadlineMs, this.cluster.leases.release()),
     ]);
     // Who used up the time hears of it, too.

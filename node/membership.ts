@@ -4,12 +4,13 @@ import type { LeaseHolder } from '../cluster/leases/index.js';
 import { createMembership, type FailureTiming, type Membership, type NodeView } from '../cluster/membership/index.js';
 import type { Logger } from '../ops/telemetry/index.js';
 import { type Queue, type QueueShare, shardOwners } from '../store/queue/index.js';
+import { machineClockOf } from './cluster-clock.js';
 import type { Config } from './config/schema.js';
 import { refuseHalfStores, type Stores } from './stores.js';
 import { version } from './version.js';
 
 /** The newest format of each kind of record that this software reads (TRAPS 23). */
-export const readableFormats: Readonly<Record<string, number>> = { node: 2, lease: 1, queue: 1, mail: 1, blob: 1, directory: 1 };
+export const readableFormats: Readonly<Record<string, number>> = { node: 2, lease: 1, queue: 1, mail: 2, blob: 1, directory: 1 };
 
 /** Claims in a list of nodes are counted up to this. */
 const maxCountedClaims = 10_000;
@@ -32,7 +33,8 @@ export function createNodeMembership(options: NodeMembershipOptions): Membership
   const addresses = config.listeners.map(({ name, protocol, host, port }) => ({ name, protocol, host, port }));
   return createMembership({
     kv,
-    clock,
+    // It compares clocks.
+    clock: machineClockOf(clock),
     random,
     logger: logger.child({ room: 'membership' }),
     ...node,

@@ -137,6 +137,8 @@ export function quickstartGreeting(config: Config, accounts: readonly Quickstart
     `  swaks --server 127.0.0.1:${port('smtp')} --to ${alice.address} --from you@elsewhere.test --header 'Subject: Hello'`,
     `and read it with any IMAP client at 127.0.0.1:${port('imaps')} (TLS, self-signed certificate):`,
     `  curl -k --user ${alice.address} 'imaps://127.0.0.1:${port('imaps')}/INBOX;UID=1'`,
+    `or with POP3 at 127.0.0.1:${port('pop3s')}:`,
+    `  curl -k --user ${alice.address} 'pop3s://127.0.0.1:${port('pop3s')}/1'`,
     '',
     '',
   ].join('\n');

@@ -57,7 +57,7 @@ describe('a start', () => {
     node.drain();
     await node.stopped;
     expect(await isOpen(gossip.port)).toBe(false);
-  }, 30_000);
+  });
 
   it('in the middle of which the node is to stop is ended in order', async () => {
     const smtpPort = await port();
@@ -77,5 +77,5 @@ describe('a start', () => {
     await node.stopped;
     expect(node.isFenced).toBe(true);
     expect(await isOpen(smtpPort)).toBe(false);
-  }, 30_000);
+  });
 });

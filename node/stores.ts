@@ -1,15 +1,27 @@
-/** Opens the store and the rooms that stand on it: settings, blobs, mailboxes, directory, queue. Used by the node and by the command line alike. */
+/** Opens the store and the rooms that stand on it: settings, blobs, mailboxes, directory, queue, limits. Used by the node and by the command line alike. */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, type Logger, type Random, systemClock, systemRandom } from '../ops/telemetry/index.js';
 import { type BlobStore, createBlobStore, type ExternalBlobOptions, externalFromSettings } from '../store/blobs/index.js';
 import { createDirectory, type OpenDirectory } from '../store/directory/index.js';
 import { KvError, type KvReads, type KvStore, openEmbeddedStore, type StoreAddress } from '../store/kv/index.js';
+import { createLimits, type Limits } from '../store/limits/index.js';
+import { createLookups, type Lookups } from '../store/lookups/index.js';
 import { createMailStore, type OpenMailStore } from '../store/mail/index.js';
-import { createQueue, type Queue } from '../store/queue/index.js';
+import {
+  createDestinations,
+  createHistory,
+  createQueue,
+  type Destinations,
+  type History,
+  type Queue,
+} from '../store/queue/index.js';
+import { createSearchStore, type SearchStore } from '../store/search/index.js';
 import type { Sealer } from '../store/settings/index.js';
 import { transferProblem } from '../store/transfer/marker.js';
+import { ClusterClock } from './cluster-clock.js';
 import type { Config } from './config/schema.js';
+import { OwnAddresses } from './own-addresses.js';
 import {
   announcingSettings,
   applyFirstSettings,
@@ -25,6 +37,7 @@ import { untilReachable } from './store-wait.js';
 const lookupFreshMs = 50;
 
 export interface Stores {
+  /** In a node a `ClusterClock`: the machine's, with a date that the cluster may correct. */
   clock: Clock;
   random: Random;
   kv: KvStore;
@@ -33,14 +46,36 @@ export interface Stores {
   sealer: Sealer;
   blobs: BlobStore;
   mail: OpenMailStore;
+  /** Which formats may be written. Nobody but this node is asked before it is a member, so that only what has always been is written. */
+  formats: CommonFormats;
+  search: SearchStore;
   directory: OpenDirectory;
   queue: Queue;
+  /** Of the node that works with these rooms: 32 hex digits, random. */
+  nodeId: string;
+  history: History;
+  /** Not started: nothing is known to be down or paused before. */
+  destinations: Destinations;
+  limits: Limits;
+  /** Those of `limits`. Not started: nobody is banned before. */
+  bans: Limits['bans'];
+  lookups: Lookups;
+  /** Knows none before it follows a cluster. */
+  ownAddresses: OwnAddresses;
   /** Told after each change that was made here of what every node keeps in memory. Answers the way to stop. */
   onChanged(listener: (what: ChangedHere) => void): () => void;
   close(): Promise<void>;
 }
 
-export type ChangedHere = 'directory' | 'settings';
+/** The newest format of a kind of record that every node reads (TRAPS 23). */
+export interface CommonFormats {
+  of(kind: string): number;
+}
+
+/** From this format of `mail` on nodes know changes of flags by range. */
+const flagRangesFormat = 2;
+
+export type ChangedHere = 'directory' | 'settings' | 'bans' | 'destinations';
 
 export interface OpenStoresOptions {
   logger: Logger;
@@ -122,34 +157,69 @@ export interface StoreParts {
 
 /** The rooms on a store whose settings are open. */
 export function assembleStores({ external, sealer, ...parts }: StoreParts): Stores {
-  const { kv, clock, random, logger } = parts;
+  const { kv, random, logger } = parts;
+  const clock = new ClusterClock(parts.clock);
   const listeners = new Set<(what: ChangedHere) => void>();
   const changed = (what: ChangedHere) => {
     for (const listener of listeners) listener(what);
   };
   const settings = announcingSettings(parts.settings, () => changed('settings'));
   const blobs = createBlobStore({ kv, clock, random, logger, ...(external && { external }) });
-  const mail = createMailStore({ kv, blobs, clock, random, logger });
+  const indexCacheBytes = () => settings.current.imap.indexCacheBytes;
+  const formats: CommonFormats = { of: () => 0 };
+  const mayWriteFlagRanges = () => formats.of('mail') >= flagRangesFormat;
+  const mail = createMailStore({ kv, blobs, clock, random, logger, indexCacheBytes, mayWriteFlagRanges });
+  const search = createSearchStore({ kv, clock, random, logger, cacheBytes: settings.current.search.cacheBytes });
   const directory = createDirectory({
     kv,
     clock,
     random,
     logger,
+    sealer,
     minPasswordCharacters: () => settings.current.directory.minPasswordCharacters,
     lookupFreshMs,
     onChanged: () => changed('directory'),
   });
-  const queue = createQueue({ kv, blobs, clock, random, logger });
+  const nodeId = random.bytes(16).toString('hex');
+  const history = createHistory({ kv });
+  const queue = createQueue({ kv, blobs, clock, random, logger, history: { book: history, nodeId } });
+  const destinations = createDestinations({ kv, clock, random, logger, nodeId, onRaised: () => changed('destinations') });
+  const ownAddresses = new OwnAddresses();
+  const limits = createLimits({ kv, clock, logger, nodeId: () => nodeId, isExempt: (address) => ownAddresses.has(address) });
+  const { bans } = limits;
+  bans.onChanged(() => changed('bans'));
+  const lookups = createLookups({ kv, clock });
   const onChanged: Stores['onChanged'] = (listener) => {
     listeners.add(listener);
     return () => listeners.delete(listener);
   };
   const close = async () => {
     await settings.close();
+    ownAddresses.stop();
+    await destinations.stop();
+    await limits.stop();
     await mail.close();
     await kv.close();
   };
-  return { clock, random, kv, settings, sealer, blobs, mail, directory, queue, onChanged, close };
+  const ofQueue = { queue, history, destinations };
+  const ofLimits = { limits, bans, lookups, ownAddresses };
+  return {
+    clock,
+    random,
+    kv,
+    settings,
+    sealer,
+    blobs,
+    mail,
+    formats,
+    search,
+    directory,
+    nodeId,
+    ...ofQueue,
+    ...ofLimits,
+    onChanged,
+    close,
+  };
 }
 
 /**

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { pack, range } from 'fdb-tuple';
+import { pack, range, unpack } from 'fdb-tuple';
 import { describe, expect, it } from 'vitest';
 import { type KeyItem, key, keyItems, keysUnder } from './keyspace.js';
 
@@ -30,6 +30,23 @@ describe('keys', () => {
       fc.property(tuple, (items) => {
         expect(keyItems(key(...items))).toEqual(items);
       }),
+    );
+  });
+
+  it('are read as the tuple layer reads them, also where others have packed them', () => {
+    const foreign = fc.oneof(
+      item,
+      fc.integer({ min: -70_000, max: 0 }),
+      fc.boolean(),
+      fc.constant(null),
+      fc.array(fc.nat(), { maxLength: 3 }),
+    );
+    fc.assert(
+      fc.property(fc.array(foreign, { minLength: 1, maxLength: 6 }), (items) => {
+        const packed = pack(items as Parameters<typeof pack>[0]) as Buffer;
+        expect(keyItems(packed)).toEqual(unpack(packed));
+      }),
+      { numRuns: 2000 },
     );
   });
 

@@ -34,26 +34,73 @@
  * | mail, account, 'message', emailId | blob, size, dates, thread, keywords, mailboxes | insert, flags, copy | last expunge |
  * | mail, account, 'summary', emailId | envelope and structure (opaque here) | insert | last expunge |
  * | mail, account, 'entry', mailboxId, uid | email, \Deleted, modseq and a copy of the small facts | insert, flags, copy | expunge |
+ * | mail, account, 'index', mailboxId | which generation of chunks is the snapshot of the mailbox's entries, at which modseq, checksum, counts | background, after a mailbox of thousands of messages was read whole or has changed much | the next one; mailbox removal, account removal |
+ * | mail, account, 'index', mailboxId, 0 | generation whose chunks are being written | writer of a snapshot | its end, or the next writer |
+ * | mail, account, 'index', mailboxId, generation, n | entries in columns, compressed; derived from the entries, may be cleared at any time | writer of a snapshot | a newer snapshot |
  * | mail, account, 'log', modseq (, part) | what changed at this modseq; longer lists go on in parts | each change | log truncation |
  * | mail, account, 'log-floor' | modseq up to which the log is gone; UIDVALIDITY seed, for an account that is made again | log truncation (same transaction), account removal | never: it outlives the account |
  * | mail, account, 'thread', threadId, emailId | 8-byte hashes of the references that the message answers for | insert | last expunge |
  * | mail, account, 'reference', hash | threadId | insert | thread's last expunge (lazily) |
+ * | mail, account, 'maildrop-lock' | node, token, since (ms): the POP3 session that has the maildrop; counts while the node's fence stands | login over POP3 | the session's end; account removal; whoever takes it over |
  * | mail, account, 'removal', mailboxId | a removed mailbox whose entries are still being cleared; mailboxId '': the whole account | mailbox or account removal | its own end |
+ * | mail, account, 'acl', mailboxId | identifiers and their rights (RFC 4314) | changes of the list; with a new mailbox: those of the one it is in | mailbox removal, account removal |
+ * | mail, grantee, 'granted', owner, mailboxId | empty: the list of that mailbox names this account or group (grantee 'anyone': everybody) | with the list | with the list; who meets a stale one |
+ * | mail, account, 'subscription', owner, mailboxId | its path when it was subscribed, or went: a mailbox of somebody else, or one's own that is gone | SUBSCRIBE, mailbox removal | UNSUBSCRIBE, a new mailbox of the name, account removal |
+ * | mail, account, 'annotation', mailboxId, 'shared' or 'private', entry | the bytes of the value (RFC 5464); mailboxId '': the server's; a private one may be of a mailbox of somebody else | SETMETADATA | SETMETADATA, mailbox removal, account removal |
+ * | mail, account, 'flag-ranges', mailboxId | changes of flags that stand for many UIDs: modseq, UIDs, what comes and goes; newer than the rows of those entries that have a lower modseq, and than their messages | flags of many messages | background, once the rows are up to date; mailbox removal, account removal |
+ * | mail, account, 'recent', mailboxId | 4 bytes: first UID that no read-write session was told of; without it no message is \Recent | with a new mailbox; SELECT, and later for sessions that stay | mailbox removal, account removal |
  * | queue, 'message', queueId | message record | enqueue | last destination done |
  * | queue, 'destination', queueId, domain, part | recipients, claim, attempts | enqueue, claim, save | done |
- * | queue, 'due', shard, due (s), queueId, domain, part | empty | enqueue, release, reschedule | claim |
+ * | queue, 'due', shard, due (s), queueId, domain, part | flags, sender's hash (4 bytes), virtual queue; empty from earlier releases | enqueue, release, reschedule | claim |
+ * | queue, 'express', shard, due (s), queueId, domain, part | as its due entry, beside which it stands for high priorities | with its due entry | with its due entry; who meets a stale one |
+ * | queue, 'line', line, shard, queueId, domain, part | as its due entry: due, but something is in the way (domain, `queue:NAME`, `*`, `from:` hash) | enqueue, park | claim, hold, cancel; who meets a stale one |
+ * | queue, 'usage', name, slot, 0 or 1 | 8-byte counters: messages, bytes | enqueue, last destination done | forgetReceipts, when zero |
+ * | queue, 'health', domain | a domain that is down: failures, last reply, next probe | reports of deliveries, probes | the next success, or a probe with nothing to send |
+ * | queue, 'pause', what | by whom, why, since | operators | operators |
+ * | queue, 'destinations-generation' | 8-byte counter, raised when a domain goes down or up and by pauses | atomic add | never |
  * | queue, 'claim', nodeId, queueId, domain, part | claim epoch | claim | save, release, takeover |
  * | queue, 'receipt', queueId | empty | enqueue without a claim; takeover or release of a claim by birth; cancel | forgetReceipts, an hour later |
+ * | queue, 'history', queueId, time (ms), kind, hash of the value | node and events: what one transaction did to the message | enqueue, save, operators: with what it tells | forget, days after the message has left the queue |
+ * | queue, 'expansion', queueId, list | the last member (in order) of a large list that has its copy, and how many have | each batch of its expansion | the last batch; with old history, where the message was cancelled |
  * | settings, 'head' | version, generation, floor, section to the version that wrote it last; nodes watch it | every change of settings | never |
  * | settings, 'version', version | when, who, comment, changes (secrets masked), section to version | a change | 200 versions later |
  * | settings, 'section', name, version | contents as they were set; secrets sealed, as bytes | a change of the section | with the last version that names it |
  * | settings, 'key-check' | a known text sealed with the cluster key | first start, reseal | never |
+ * | search, account, 'head' | how far the index is, its segments, languages | each addition, merge | account removal |
+ * | search, account, 'block', segmentId, n | 16 kB of a segment, which never changes | addition, merge; large ones ahead of the head | tidy, a minute after its segment was replaced; account removal |
+ * | search, account, 'loose', segmentId | since when its blocks are in no head: being written, or replaced | a large addition or merge | the switch of the head; tidy |
+ * | limits, 'rate', name, period (ms), key | uses of one key by 24ths of the period, lots that nodes have taken included | take | forgetExpired, 6 h after the last use is out of the sum |
+ * | limits, 'count', name, period (ms), key | the same, of what is only counted | count, each second | forgetExpired, 6 h later; reset |
+ * | limits, 'slots', name, key, nodeId | slots of a concurrency limit that a node keeps; counts while its fence stands | that node | that node; whoever meets it once the fence is gone; forgetExpired |
+ * | limits, 'greylist', 'network', network | until when it passes (ms) | a triplet of it that came again | forgetExpired, 6 h later |
+ * | limits, 'greylist', 'triplet', 16 bytes of digest | first seen, over at (ms) | first attempt | its pass; forgetExpired, 6 h later |
+ * | limits, 'known-login', network or address, login or '' | until when it is known (ms) | a good login | forgetExpired, 6 h later |
+ * | limits, 'rate-expiry', 'count-expiry', 'greylist-expiry', 'known-login-expiry', hour, then as the record's key | empty: when the record was to end when it was made | with the record | forgetExpired, which writes a later one for a record in use |
+ * | limits, 'ban', network | reason, note, since, until | ban | lift; forgetExpired, 6 h after its end |
+ * | limits, 'ban-generation' | 8-byte counter, raised by every ban and lift | atomic add | never |
+ * | limits, 'ban-log', versionstamp | network that was banned or lifted, when | with each change | forgetExpired, an hour later |
+ * | limits, 'ban-log-floor' | key of the log up to which it is gone | forgetExpired (same transaction) | never |
+ * | lookups, 'entry', list, key | value, end (ms) | operators | removal; forgetExpired, 6 h after its end |
+ * | indexing, slot, account | 8-byte modseq up to which the full-text index must look at changes | each transaction that makes messages, account removal, `search reindex` | the indexing service, when it is there |
+ * | lookups, 'entry-expiry', hour, list, key | empty | with an entry that ends | forgetExpired |
  */
 import { unpack } from 'fdb-tuple';
 import { kvLimits, prefixEnd } from './kv/contract.js';
 
 /** First elements of keys; never renumbered. */
-export const subspace = { meta: 1, node: 2, directory: 3, blob: 4, mail: 5, queue: 6, settings: 7, search: 8 } as const;
+export const subspace = {
+  meta: 1,
+  node: 2,
+  directory: 3,
+  blob: 4,
+  mail: 5,
+  queue: 6,
+  settings: 7,
+  search: 8,
+  limits: 9,
+  lookups: 10,
+  indexing: 11,
+} as const;
 
 export type KeyItem = string | number | Uint8Array;
 
@@ -134,9 +181,69 @@ export function key(...items: KeyItem[]): Buffer {
   return packed;
 }
 
+// Indexes are read by their keys alone, thousands of them at a time: they are unpacked by a reader of ours, too. What the writer above does not write
+// (a number of another kind, a tuple in a tuple) is left to the library.
+
+/** Where a string or bytes that begin at `from` end: at a 0x00 that no 0xff follows. Past the end where there is none. */
+function endOfBytes(packed: Buffer, from: number): number {
+  let end = from;
+  // Items are short: a plain loop beats the call into native code.
+  for (; end < packed.length; end++) {
+    if (packed[end] !== 0) continue;
+    if (packed[end + 1] !== 0xff) break;
+    end++;
+  }
+  return end;
+}
+
+/** The octets of an item without the 0xff that follows each 0x00 in it; as a rule there is none, and they are where they were. */
+function withoutEscapes(packed: Buffer, from: number, end: number): Buffer {
+  const octets = packed.subarray(from, end);
+  if (!octets.includes(0)) return octets;
+  const raw = Buffer.allocUnsafe(octets.length);
+  let length = 0;
+  for (let at = 0; at < octets.length; at++) {
+    const octet = octets[at]!;
+    raw[length++] = octet;
+    if (octet === 0) at++;
+  }
+  return raw.subarray(0, length);
+}
+
+function readNumber(packed: Buffer, from: number, length: number): number {
+  let value = 0;
+  for (let at = from; at < from + length; at++) value = value * 256 + packed[at]!;
+  return value;
+}
+
+/** The items of a key that `key` has packed; undefined for anything else. */
+function readItems(packed: Buffer): KeyItem[] | undefined {
+  const items: KeyItem[] = [];
+  for (let at = 0; at < packed.length; ) {
+    const kind = packed[at]!;
+    if (kind === tupleString || kind === tupleBytes) {
+      const end = endOfBytes(packed, at + 1);
+      if (end >= packed.length) return undefined;
+      const raw = withoutEscapes(packed, at + 1, end);
+      items.push(kind === tupleString ? raw.toString('utf8') : Buffer.from(raw));
+      at = end + 1;
+      continue;
+    }
+    const length = kind - tupleIntZero;
+    // Seven bytes may hold more than a number can; only what `key` writes is surely right.
+    if (length < 0 || length > 7 || at + length >= packed.length) return undefined;
+    const value = readNumber(packed, at + 1, length);
+    if (!Number.isSafeInteger(value)) return undefined;
+    items.push(value);
+    at += 1 + length;
+  }
+  return items;
+}
+
 /** The tuple of a key. Byte elements come back as Buffers. */
 export function keyItems(packed: Uint8Array): KeyItem[] {
-  return unpack(Buffer.isBuffer(packed) ? packed : Buffer.from(packed)) as KeyItem[];
+  const bytes = Buffer.isBuffer(packed) ? packed : Buffer.from(packed);
+  return readItems(bytes) ?? (unpack(bytes) as KeyItem[]);
 }
 
 export interface KeyRange {

@@ -10,6 +10,7 @@ const gossip = '/gossip';
 const events: LinkEvents = {
   onReady: () => undefined,
   onMessage: () => undefined,
+  onPublished: () => undefined,
   onRoundTrip: () => undefined,
   onNonsense: () => undefined,
   onBroken: () => undefined,
@@ -30,7 +31,7 @@ async function link({ streams = [] as string[] } = {}) {
     streams: streams.map((protocol) => ({ protocol })),
     newStream: async () => stream,
   };
-  const made = new Link(connection as unknown as Connection, '/direct', clock, events);
+  const made = new Link(connection as unknown as Connection, { direct: '/direct', published: '/published' }, clock, events);
   await made.open();
   const inbound = new EventTarget();
   made.accept(inbound as unknown as Stream);
@@ -120,5 +121,51 @@ describe('pings', () => {
     made.pingIfDue(nowMs());
     expect(sent).toHaveLength(1);
     expect(made.deadCause(nowMs(), false)).toBe('silence');
+  });
+});
+
+describe('pings', () => {
+  it('that come before the stream to the peer is open are answered once it is', async () => {
+    const sent: Buffer[] = [];
+    let opens: () => void = () => undefined;
+    const opening = new Promise<void>((resolve) => {
+      opens = resolve;
+    });
+    const stream = Object.assign(new EventTarget(), {
+      status: 'open',
+      writeBufferLength: 0,
+      send: (frame: Buffer) => sent.push(frame) > 0,
+    });
+    const connection = {
+      status: 'open',
+      remotePeer: 'peer-b',
+      streams: [],
+      newStream: async () => {
+        await opening;
+        return stream;
+      },
+    };
+    const made = new Link(connection as unknown as Connection, { direct: '/direct', published: '/published' }, clock, events);
+    const opened = made.open();
+    const inbound = new EventTarget();
+    made.accept(inbound as unknown as Stream);
+    inbound.dispatchEvent(Object.assign(new Event('message'), { data: { subarray: () => pingFrame(frameKind.ping, 77) } }));
+    expect(sent).toEqual([]);
+    opens();
+    await opened;
+    expect(sent).toEqual([pingFrame(frameKind.pong, 77)]);
+  });
+
+  it('that stay unanswered though the peer speaks are sent anew, and those of a silent peer are not', async () => {
+    const { made, sent, message } = await link();
+    made.pingIfDue(nowMs());
+    expect(sent).toHaveLength(1);
+    await time.advance(4_000);
+    made.pingIfDue(nowMs());
+    expect(sent).toHaveLength(1);
+    message();
+    made.pingIfDue(nowMs());
+    expect(sent).toHaveLength(2);
+    expect(sent[1]).not.toEqual(sent[0]);
   });
 });

@@ -1,8 +1,8 @@
 /**
  * Frames of the direct protocol: four bytes of length (big endian, of what follows), one byte of kind, content. A message's content is its envelope, that of
- * a ping and its answer four bytes that come back.
+ * a ping and its answer four bytes that come back. Those of published messages have the number of their topic in place of the kind.
  */
-import { gossipLimits } from './contract.js';
+import { gossipLimits, type Topic } from './contract.js';
 
 export const frameKind = { message: 1, ping: 2, pong: 3 } as const;
 
@@ -10,10 +10,20 @@ const lengthBytes = 4;
 const headBytes = lengthBytes + 1;
 const maxFrameBytes = 1 + gossipLimits.maxMessageBytes;
 
-export function messageFrame(envelope: Uint8Array): Buffer {
+const topicNumbers: Readonly<Record<Topic, number>> = { membership: 1, changes: 2, control: 3 };
+const topicsByNumber = new Map((Object.keys(topicNumbers) as Topic[]).map((topic) => [topicNumbers[topic], topic]));
+
+export const messageFrame = (envelope: Uint8Array): Buffer => envelopeFrame(frameKind.message, envelope);
+
+export const publishedFrame = (topic: Topic, envelope: Uint8Array): Buffer => envelopeFrame(topicNumbers[topic], envelope);
+
+/** Undefined for a topic of a later version. */
+export const topicOfFrame = (kind: number): Topic | undefined => topicsByNumber.get(kind);
+
+function envelopeFrame(kind: number, envelope: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(headBytes + envelope.length);
   frame.writeUInt32BE(1 + envelope.length, 0);
-  frame[lengthBytes] = frameKind.message;
+  frame[lengthBytes] = kind;
   frame.set(envelope, headBytes);
   return frame;
 }

@@ -99,9 +99,11 @@ function gossipsubOptions({ names, messageId }: HostParts): Parameters<typeof go
     batchPublish: true,
     doPX: false,
     tagMeshPeers: false,
-    D: 2,
-    Dlo: 1,
-    Dhi: 3,
+    // Every node publishes to all that it is connected with. Nobody passes on at once, which would send each message twice; who is cut off from the publisher
+    // alone hears of it from a third within a heartbeat (IHAVE).
+    D: 0,
+    Dlo: 0,
+    Dhi: 0,
     Dscore: 0,
     Dout: 0,
     Dlazy: 3,
@@ -133,6 +135,11 @@ function gossipsubOptions({ names, messageId }: HostParts): Parameters<typeof go
       topics: {},
     },
   };
+}
+
+/** Peers to which what comes on a topic is passed on at once. */
+export function meshSize(host: Host, topicName: string): number {
+  return (host.services.pubsub as unknown as { getMeshPeers(topic: string): string[] }).getMeshPeers(topicName).length;
 }
 
 type Discovery = NonNullable<Libp2pOptions['peerDiscovery']>[number];

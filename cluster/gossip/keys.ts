@@ -29,6 +29,8 @@ export function deriveNetworkKeys(secret: Uint8Array): NetworkKeys {
 export interface ProtocolNames {
   gossip: string;
   direct: string;
+  /** Published messages straight from their origin. */
+  published: string;
   topic(topic: string): string;
   identifyPrefix: string;
   mdnsService: string;
@@ -38,6 +40,7 @@ export function protocolNames(tag: string): ProtocolNames {
   return {
     gossip: `/starling/${tag}/gossip/1`,
     direct: `/starling/${tag}/direct/1`,
+    published: `/starling/${tag}/published/1`,
     topic: (topic) => `starling/${tag}/${topic}`,
     identifyPrefix: `starling-${tag}`,
     mdnsService: `_s${tag}._tcp.local`,

@@ -1,8 +1,9 @@
 import { createServer } from 'node:net';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { registry, silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { gossipLimits } from './contract.js';
 import { createGossip } from './index.js';
+import { closing, start } from './test-lifecycle.js';
 import {
   Forwarder,
   fastClock,
@@ -15,17 +16,6 @@ import {
   TestNode,
   until,
 } from './test-nodes.js';
-
-const closing: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const close of closing.splice(0).reverse()) await close();
-});
-
-async function start(...args: Parameters<typeof TestNode.start>): Promise<TestNode> {
-  const node = await TestNode.start(...args);
-  closing.push(() => node.gossip.stop());
-  return node;
-}
 
 async function forward(port: number, at?: number): Promise<Forwarder> {
   const forwarder = await Forwarder.start({ host: '127.0.0.1', port }, at);

@@ -4,6 +4,7 @@
  */
 import type { Timer } from '../../ops/telemetry/index.js';
 import { addressText, parseMultiaddr, reachableAddresses } from './addresses.js';
+import { Broadcast } from './broadcast.js';
 import {
   type Gossip,
   type GossipIdentity,
@@ -16,19 +17,20 @@ import {
 import { Dialer, type DialerOptions } from './dialer.js';
 import { messageFrame } from './frames.js';
 import { Gatekeeper } from './gatekeeper.js';
-import { Intake } from './intake.js';
+import { Intake, siftRpcs } from './intake.js';
 import { deriveNetworkKeys, type NetworkKeys, type ProtocolNames, protocolNames } from './keys.js';
-import type { Connection, Host, RpcReceiver } from './libp2p-types.js';
+import { maxLaneStreams } from './lane.js';
+import type { Connection, Host } from './libp2p-types.js';
 import { Link, type LinkEvents, maxDirectStreams } from './link.js';
 import { whyNotListening } from './listen-error.js';
 import { Listeners } from './listeners.js';
 import {
-  bytesSent,
   type Channel,
   connectionsClosed,
   connectionsOpened,
+  countSent,
+  countSentBytes,
   messagesDropped,
-  messagesSent,
   showInMetrics,
 } from './metrics.js';
 import { type GossipOptions, gossipTimes } from './options.js';
@@ -57,6 +59,7 @@ export class Libp2pGossip implements Gossip {
   readonly #connections: Listeners<[string, boolean]>;
   readonly #strangers: Listeners<[]>;
   readonly #outgoing: Outgoing;
+  readonly #broadcast: Broadcast;
   #members: readonly GossipMember[] = [];
   #identity: GossipIdentity | undefined;
   #host: Host | undefined;
@@ -91,6 +94,7 @@ export class Libp2pGossip implements Gossip {
       direct: heard('direct'),
     };
     this.#peers = new Peers(clock, (member, isConnected) => this.#memberChanged(member, isConnected));
+    this.#broadcast = new Broadcast({ peers: this.#peers, clock, gossip: (...message) => this.#gossip(...message) });
     this.#intake = new Intake({
       nodeId,
       clock,
@@ -113,7 +117,7 @@ export class Libp2pGossip implements Gossip {
   }
 
   async #start(): Promise<void> {
-    const { createHost, multiaddr } = await import('./host.js');
+    const { createHost, meshSize, multiaddr } = await import('./host.js');
     const host = await createHost(this.#options, {
       keys: this.#keys,
       names: this.#names,
@@ -121,12 +125,16 @@ export class Libp2pGossip implements Gossip {
       onFound: (multiaddrs) => this.#dialer?.found(multiaddrs),
       messageId: (topic, bytes) => this.#intake.messageId(topic, bytes),
     });
-    this.#siftRpcs(host);
+    siftRpcs(host, this.#intake, () => this.#isOver);
     host.addEventListener('connection:open', ({ detail }) => this.#opened(detail));
     host.addEventListener('connection:close', ({ detail }) => this.#closed(detail));
     try {
       if (this.#isOver) throw new Error(stoppedMeanwhile);
       await host.start();
+      await host.handle(this.#names.published, (stream, connection) => this.#links.get(connection.id)?.acceptLane(stream), {
+        maxInboundStreams: maxLaneStreams,
+        maxOutboundStreams: maxLaneStreams,
+      });
       await host.handle(this.#names.direct, (stream, connection) => this.#links.get(connection.id)?.accept(stream), {
         maxInboundStreams: maxDirectStreams,
         maxOutboundStreams: maxDirectStreams,
@@ -170,19 +178,6 @@ export class Libp2pGossip implements Gossip {
     this.#dialer = dialer;
     this.#gatekeeper.onReached = (remote) => dialer.reached(remote);
     dialer.setMembers(this.#members);
-  }
-
-  /** What a peer has published goes through the intake before gossipsub sees it. */
-  #siftRpcs(host: Host): void {
-    const receiver = host.services.pubsub as unknown as Partial<RpcReceiver>;
-    const receive = receiver.handleReceivedRpc?.bind(receiver);
-    // Without this way in, strangers would be heard.
-    if (!receive) throw new Error('this version of gossipsub is not made as expected');
-    receiver.handleReceivedRpc = async (from, rpc) => {
-      if (this.#isOver) return;
-      this.#intake.sift(from.toString(), rpc);
-      await receive(from, rpc);
-    };
   }
 
   #ownAddresses(host: Host): GossipIdentity['addresses'] {
@@ -246,18 +241,22 @@ export class Libp2pGossip implements Gossip {
   }
 
   publish(topic: Topic, body: unknown): void {
-    const host = this.#host;
-    if (this.#isOver || !this.#identity || !host) {
+    if (this.#isOver || !this.#identity) {
       messagesDropped.inc({ topic, reason: 'stopped' });
       return;
     }
     const packed = this.#outgoing.pack(topic, topic, body);
     if (!packed) return;
     const { bytes, message } = packed;
+    countSent(topic);
+    countSentBytes(topic, bytes.length);
+    this.#broadcast.publish(topic, bytes, message);
+  }
+
+  #gossip(topic: Topic, bytes: Buffer, message: GossipMessage): void {
+    if (this.#isOver || !this.#host) return;
     this.#intake.noteOwn(topic, bytes, message);
-    messagesSent.inc({ topic });
-    bytesSent.inc({ topic }, bytes.length);
-    host.services.pubsub.publish(this.#names.topic(topic), bytes).catch((error: unknown) => {
+    this.#host.services.pubsub.publish(this.#names.topic(topic), bytes).catch((error: unknown) => {
       messagesDropped.inc({ topic, reason: 'not-connected' });
       this.#options.logger.debug({ err: error, topic }, 'a message was not published');
     });
@@ -279,8 +278,8 @@ export class Libp2pGossip implements Gossip {
       messagesDropped.inc({ topic: 'direct', reason: link.isReady ? 'full' : 'not-connected' });
       return false;
     }
-    messagesSent.inc({ topic: 'direct' });
-    bytesSent.inc({ topic: 'direct' }, bytes.length);
+    countSent('direct');
+    countSentBytes('direct', bytes.length);
     return true;
   }
 
@@ -300,6 +299,10 @@ export class Libp2pGossip implements Gossip {
       const peer = this.#isOver ? undefined : this.#peers.byPeerId.get(link.peerId);
       if (peer) this.#intake.direct(peer, envelope);
     },
+    onPublished: (link, kind, envelope) => {
+      const peer = this.#isOver ? undefined : this.#peers.byPeerId.get(link.peerId);
+      if (peer) this.#intake.straight(peer, kind, envelope);
+    },
     onRoundTrip: (link, roundTripMs) => {
       if (!this.#isOver) this.#peers.roundTripOf(link.peerId, roundTripMs);
     },
@@ -313,7 +316,7 @@ export class Libp2pGossip implements Gossip {
   #opened(connection: Connection): void {
     if (this.#isOver || connection.status !== 'open') return;
     const nowMs = this.#options.clock.monotonicMs();
-    const link = new Link(connection, this.#names.direct, this.#options.clock, this.#linkEvents);
+    const link = new Link(connection, this.#names, this.#options.clock, this.#linkEvents);
     const peer = this.#peers.peer(link.peerId);
     for (const older of peer.links) older.probe(nowMs);
     peer.links.add(link);
@@ -386,14 +389,14 @@ export class Libp2pGossip implements Gossip {
       if (lateMs > lateTickMs) link.forgive(lateMs);
       const cause = link.deadCause(nowMs, this.#peers.byPeerId.get(link.peerId)?.isReplaced(link) ?? false);
       if (cause) this.#hangUp(link, cause);
-      else link.pingIfDue(nowMs);
+      else {
+        link.pingIfDue(nowMs);
+        if (link.isReady) link.lane.openIfDue(nowMs);
+      }
     }
+    this.#broadcast.look(nowMs);
     this.#upkeep?.tick(nowMs);
     this.#tellOfStrangers(nowMs);
     this.#dialer?.tick(nowMs);
   }
-}
-
-function meshSize(host: Host, topicName: string): number {
-  return (host.services.pubsub as unknown as { getMeshPeers(topic: string): string[] }).getMeshPeers(topicName).length;
 }

@@ -1,18 +1,22 @@
 /**
- * One connection with one peer, and the direct protocol on it: a stream each way that lives as long as the connection, messages and pings. Knows whether
- * the other side is still there.
+ * One connection with one peer, and the direct protocol on it: a stream each way that lives as long as the connection, messages and pings; beside it the lane
+ * for published messages. Knows whether the other side is still there.
  */
 import type { Clock } from '../../ops/telemetry/index.js';
 import { gossipLimits } from './contract.js';
 import { FrameReader, frameKind, pingFrame } from './frames.js';
+import { Lane } from './lane.js';
 import type { Connection, Stream } from './libp2p-types.js';
 import { gossipTimes } from './options.js';
+import { listenShort } from './shortcut.js';
 
 /** What a link tells. */
 export interface LinkEvents {
   /** It can carry messages. */
   onReady(link: Link): void;
   onMessage(link: Link, envelope: Buffer): void;
+  /** Published by the peer itself. `kind`: of the frame, which stands for the topic. */
+  onPublished(link: Link, kind: number, envelope: Buffer): void;
   onRoundTrip(link: Link, roundTripMs: number): void;
   /** What came is not of the protocol. */
   onNonsense(link: Link, reason: 'garbage' | 'oversized'): void;
@@ -25,6 +29,7 @@ export const maxDirectStreams = 2;
 
 export class Link {
   readonly peerId: string;
+  readonly lane: Lane;
   readonly #openedMs: number;
   #readyMs: number | undefined;
   /** When the last message came on it (monotonic); pings don't count. */
@@ -37,21 +42,28 @@ export class Link {
   #pingedMs: number | undefined;
   #isPingOpen = false;
   #pingToken = 0;
+  #owedPong: number | undefined;
   /** A newer connection exists: this one has to show that it lives. */
   #isProbed = false;
 
   constructor(
     readonly connection: Connection,
-    private readonly protocol: string,
+    private readonly protocols: { direct: string; published: string },
     private readonly clock: Clock,
     private readonly events: LinkEvents,
   ) {
     this.peerId = connection.remotePeer.toString();
+    this.lane = new Lane(connection, protocols.published, clock, () => events.onNonsense(this, 'garbage'));
     this.#openedMs = this.#heardMs = clock.monotonicMs();
   }
 
   get isReady(): boolean {
     return this.#out !== undefined && this.connection.status === 'open';
+  }
+
+  /** When anything came on it last (monotonic). */
+  get heardMs(): number {
+    return this.#heardMs;
   }
 
   /** It could carry messages at some time. */
@@ -72,7 +84,7 @@ export class Link {
   /** Opens the stream from here to there. Never rejects. */
   async open(): Promise<void> {
     try {
-      const stream = await this.connection.newStream([this.protocol], {
+      const stream = await this.connection.newStream([this.protocols.direct], {
         signal: AbortSignal.timeout(gossipTimes.handshakeTimeoutMs),
         maxOutboundStreams: maxDirectStreams,
       });
@@ -83,7 +95,9 @@ export class Link {
       stream.addEventListener('remoteCloseWrite', () => undefined);
       this.#out = stream;
       this.#readyMs = this.clock.monotonicMs();
+      if (this.#owedPong !== undefined) this.send(pingFrame(frameKind.pong, this.#owedPong));
       this.events.onReady(this);
+      this.lane.openIfDue(this.#readyMs);
     } catch {
       if (this.connection.status === 'open') this.events.onBroken(this);
     }
@@ -97,16 +111,28 @@ export class Link {
 
   /** The peer's stream to here. */
   accept(stream: Stream): void {
+    this.#read(stream, (kind, content) => this.#frame(kind, content));
+  }
+
+  /** The peer's lane to here. */
+  acceptLane(stream: Stream): void {
+    this.#read(stream, (kind, content) => {
+      this.#messageMs = this.#heardMs;
+      this.events.onPublished(this, kind, content);
+    });
+  }
+
+  #read(stream: Stream, onFrame: (kind: number, content: Buffer) => void): void {
     let isSane = true;
     const reader = new FrameReader((kind, content) => {
-      if (isSane) this.#frame(kind, content);
+      if (isSane) onFrame(kind, content);
     });
-    stream.addEventListener('message', ({ data }) => {
+    listenShort(stream, (bytes) => {
       if (!isSane) return;
       this.#heardMs = this.clock.monotonicMs();
       this.#hasHeard = true;
       this.#isProbed = false;
-      isSane = reader.push(data.subarray());
+      isSane = reader.push(bytes);
       if (!isSane) this.events.onNonsense(this, 'oversized');
     });
   }
@@ -123,8 +149,11 @@ export class Link {
   }
 
   #pingOrPong(kind: typeof frameKind.ping | typeof frameKind.pong, token: number): void {
-    if (kind === frameKind.ping) this.send(pingFrame(frameKind.pong, token));
-    else if (this.#isPingOpen && token === this.#pingToken) {
+    if (kind === frameKind.ping) {
+      // One that comes before the stream from here to there is open is answered when it is.
+      if (this.#out) this.send(pingFrame(frameKind.pong, token));
+      else this.#owedPong = token;
+    } else if (this.#isPingOpen && token === this.#pingToken) {
       this.#isPingOpen = false;
       this.events.onRoundTrip(this, this.clock.monotonicMs() - this.#pingedMs!);
     }
@@ -145,10 +174,11 @@ export class Link {
 
   /** Sends a ping when it is time for one. Where the peer is heard all the time anyway, they are there for the round trip alone, and rare. */
   pingIfDue(nowMs: number): void {
-    if (this.#isPingOpen) return;
+    // What has come since tells that the peer lives and has not taken the ping: its own stream was not open yet.
+    if (this.#isPingOpen && (this.#heardMs <= this.#pingedMs! || nowMs - this.#pingedMs! < gossipTimes.pingIntervalMs)) return;
     const isQuiet = nowMs - this.#heardMs >= gossipTimes.quietMs;
     const pauseMs = isQuiet ? gossipTimes.pingIntervalMs : gossipTimes.roundTripIntervalMs;
-    if (this.#pingedMs === undefined || nowMs - this.#pingedMs >= pauseMs) this.#ping(nowMs);
+    if (this.#pingedMs === undefined || this.#isPingOpen || nowMs - this.#pingedMs >= pauseMs) this.#ping(nowMs);
   }
 
   #ping(nowMs: number): void {
@@ -163,6 +193,11 @@ export class Link {
     if (this.#isProbed) return;
     this.#isProbed = true;
     if (!this.#isPingOpen) this.#ping(nowMs);
+  }
+
+  /** It seems to carry nothing any more, though it may be too early to give it up. */
+  isDoubtful(nowMs: number): boolean {
+    return this.#isPingOpen && nowMs - this.#pingedMs! > gossipTimes.doubtMs && nowMs - this.#heardMs > gossipTimes.doubtMs;
   }
 
   /** Why the connection must be given up; undefined when it need not. `isReplaced`: another one with the same peer can carry messages. */

@@ -23,25 +23,46 @@ export type DropReason =
   | 'unknown-topic'
   | 'listener';
 
-export const messagesSent = counter<'topic'>('starling_gossip_messages_sent_total', 'Messages that this node has sent.', [
+const messagesSent = counter<'topic'>('starling_gossip_messages_sent_total', 'Messages that this node has sent.', ['topic']);
+const messagesReceived = counter<'topic'>('starling_gossip_messages_received_total', 'Messages handed up.', ['topic']);
+const bytesSent = counter<'topic'>('starling_gossip_sent_bytes_total', 'Bytes of messages sent, each counted once.', ['topic']);
+const bytesReceived = counter<'topic'>('starling_gossip_received_bytes_total', 'Bytes of messages received, doubles included.', [
   'topic',
 ]);
-export const messagesReceived = counter<'topic'>('starling_gossip_messages_received_total', 'Messages handed up.', ['topic']);
 export const messagesDropped = counter<'topic' | 'reason'>(
   'starling_gossip_messages_dropped_total',
   'Messages not sent or not handed up, by reason.',
   ['topic', 'reason'],
 );
-/** The price of a mesh: the same message by several ways. */
+/** The same message by several ways. */
 export const duplicates = counter<'topic'>('starling_gossip_duplicates_total', 'Messages that had come before.', ['topic']);
-export const bytesSent = counter<'topic'>('starling_gossip_sent_bytes_total', 'Bytes of messages sent, each counted once.', [
-  'topic',
-]);
-export const bytesReceived = counter<'topic'>(
-  'starling_gossip_received_bytes_total',
-  'Bytes of messages received, doubles included.',
-  ['topic'],
-);
+
+/** `straight`: a frame to everybody. `gossipsub`: somebody is out of reach, or of an older release. `again`: straight before, and then by gossipsub. */
+type Way = 'straight' | 'gossipsub' | 'again';
+const publishedBy = counter<'way'>('starling_gossip_published_total', 'Messages published, by the way that they went.', ['way']);
+
+/**
+ * What is counted with every message: taken over when somebody reads the counter, because finding a label costs more than a cipher does. `key` is the value
+ * of the counter's only label.
+ */
+function tallied<K extends string, L extends string>(
+  of: ReturnType<typeof counter<L>>,
+  label: L,
+): (key: K, add?: number) => void {
+  const counts = new Map<K, number>();
+  const takeOver = () => {
+    for (const [key, count] of counts) of.inc({ [label]: key } as unknown as Record<L, string>, count);
+    counts.clear();
+  };
+  Object.assign(of, { collect: takeOver });
+  return (key, add = 1) => void counts.set(key, (counts.get(key) ?? 0) + add);
+}
+
+export const countSent = tallied<Channel, 'topic'>(messagesSent, 'topic');
+export const countSentBytes = tallied<Channel, 'topic'>(bytesSent, 'topic');
+export const countReceived = tallied<Channel, 'topic'>(messagesReceived, 'topic');
+export const countReceivedBytes = tallied<Channel, 'topic'>(bytesReceived, 'topic');
+export const countPublished = tallied<Way, 'way'>(publishedBy, 'way');
 
 /** `cause`: closed (by either side), silence, superseded, duplicate, stranger, garbage, oversized, subscriptions. */
 export const connectionsClosed = counter<'cause'>('starling_gossip_connections_closed_total', 'Connections closed, by cause.', [

@@ -4,6 +4,7 @@
  * of the window is used up.
  */
 import { yamux } from '@chainsafe/libp2p-yamux';
+import { sendShort, takeShortcut } from './shortcut.js';
 
 type YamuxFactory = ReturnType<typeof yamux>;
 
@@ -37,6 +38,7 @@ export function thriftyYamux(init: Parameters<typeof yamux>[0]): YamuxFactory {
       protocol: factory.protocol,
       createStreamMuxer: (connection) => {
         const muxer = factory.createStreamMuxer(connection);
+        takeShortcut(connection, muxer);
         const abort = muxer.abort.bind(muxer);
         muxer.abort = (error) => {
           try {
@@ -49,6 +51,7 @@ export function thriftyYamux(init: Parameters<typeof yamux>[0]): YamuxFactory {
         muxer.createStream = async (options) => {
           const stream = await create(options);
           grantThriftily(stream);
+          sendShort(stream, muxer);
           return stream;
         };
         const inside = muxer as unknown as { onRemoteStream?(stream: object): void };
@@ -57,6 +60,7 @@ export function thriftyYamux(init: Parameters<typeof yamux>[0]): YamuxFactory {
         if (accept) {
           inside.onRemoteStream = (stream) => {
             grantThriftily(stream);
+            sendShort(stream, muxer);
             accept(stream);
           };
         }

@@ -35,6 +35,16 @@ export const gossipTimes = {
   silenceMs: 3_500,
   /** The same for an older connection, once a newer one can carry messages. */
   supersededSilenceMs: 1_500,
+  /** A ping that has gone unanswered for so long, when nothing else has come, makes a connection doubtful: what must reach the peer goes other ways too. */
+  doubtMs: 1_000,
+  /** From a message that may not have reached a peer until the peer is doubtful, at the longest: a ping was just answered when the connection died. */
+  recentMs: 5_000,
+  /** From a message that may not have gone out until its connection is closed. */
+  lossMs: 1_000,
+  /** Between two times that such messages are published again: an overloaded cluster, where pings are late all the time, must not get more to do. */
+  againPauseMs: 10_000,
+  /** Until a peer that has refused the stream for published messages is asked again. */
+  laneRetryMs: 30_000,
   /** Until TCP is open. Two SYNs go out in it, and the third would come late. */
   connectTimeoutMs: 1_250,
   /** For the handshakes that follow: a peer may be slow. */

@@ -4,10 +4,11 @@ import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../ops/telemetry/index.js';
 import { VirtualTime } from '../testing/virtual-time.js';
 import { addressText, multiaddrText, Names, parseMultiaddr, reachableAddresses } from './addresses.js';
-import { gossipLimits } from './contract.js';
+import { gossipLimits, topics } from './contract.js';
 import { packEnvelope, unpackEnvelope } from './envelope.js';
-import { FrameReader, frameKind, messageFrame, pingFrame } from './frames.js';
+import { FrameReader, frameKind, messageFrame, pingFrame, publishedFrame, topicOfFrame } from './frames.js';
 import { deriveNetworkKeys, protocolNames } from './keys.js';
+import { RecentIds } from './recent-ids.js';
 import { Replays } from './replays.js';
 import { TokenBucket } from './token-bucket.js';
 
@@ -143,6 +144,36 @@ describe('frames', () => {
     expect(reader.push(length.subarray(0, 3))).toBe(true);
     expect(reader.push(length.subarray(3))).toBe(false);
     expect(new FrameReader(() => undefined).push(Buffer.alloc(4))).toBe(false);
+  });
+});
+
+describe('frames of published messages', () => {
+  it('carry their topic, whose number is the same in every release', () => {
+    const seen: [string | undefined, string][] = [];
+    const reader = new FrameReader((kind, content) => seen.push([topicOfFrame(kind), content.toString()]));
+    for (const topic of topics) reader.push(publishedFrame(topic, Buffer.from(`about ${topic}`)));
+    expect(seen).toEqual(topics.map((topic) => [topic, `about ${topic}`]));
+    expect(topics.map((topic) => publishedFrame(topic, Buffer.alloc(0))[4])).toEqual([1, 2, 3]);
+    expect(topicOfFrame(77)).toBeUndefined();
+  });
+});
+
+describe('recent ids', () => {
+  it('are taken once, kept for ten seconds at least and twenty at most, and bounded in number', () => {
+    const recent = new RecentIds();
+    recent.add('a', 0);
+    expect([recent.take('a'), recent.take('a'), recent.take('b')]).toEqual([true, false, false]);
+    recent.add('old', 0);
+    recent.add('new', 10_000);
+    expect(recent.take('old')).toBe(true);
+    recent.add('newer', 20_000);
+    expect([recent.take('new'), recent.take('newer')]).toEqual([true, true]);
+    recent.add('forgotten', 20_001);
+    recent.add('much later', 60_000);
+    expect(recent.take('forgotten')).toBe(false);
+    for (let index = 0; index < 100_000; index++) recent.add(`flood ${index}`, 60_001);
+    expect(recent.take('flood 99999')).toBe(true);
+    expect(recent.take('flood 50000')).toBe(false);
   });
 });
 

@@ -76,6 +76,10 @@ export class Peers {
     return this.#members.get(nodeId)?.member;
   }
 
+  get memberCount(): number {
+    return this.#members.size;
+  }
+
   /** The link for messages to this member. */
   linkTo(nodeId: string): Link | undefined {
     const state = this.#members.get(nodeId);

@@ -1,20 +1,10 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { GossipMember } from './contract.js';
-import { introduce, meshed, nodeIdOf, publishesTo, secret, TestNode, until } from './test-nodes.js';
-
-const closing: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const close of closing.splice(0).reverse()) await close();
-});
-
-async function start(...args: Parameters<typeof TestNode.start>): Promise<TestNode> {
-  const node = await TestNode.start(...args);
-  closing.push(() => node.gossip.stop());
-  return node;
-}
+import { closing, start } from './test-lifecycle.js';
+import { introduce, meshed, nodeIdOf, publishesTo, secret, until } from './test-nodes.js';
 
 interface Child {
   process: ChildProcess;
@@ -41,7 +31,7 @@ async function startChild(incarnation: number): Promise<Child> {
 }
 
 describe('another process', () => {
-  it('is killed, noticed, started again, and ends by itself when it is told to stop', { timeout: 300_000 }, async () => {
+  it('is killed, noticed, started again, and ends by itself when it is told to stop', async () => {
     const [a, b] = await Promise.all([start(1), start(2)]);
     const first = await startChild(1);
     const meet = (child: Child) => {
@@ -68,9 +58,7 @@ describe('another process', () => {
     expect(await ended).toEqual([0, null]);
   });
 
-  it('that stands still takes what is allowed to wait for it, harms nobody, and is back when it goes on', {
-    timeout: 300_000,
-  }, async () => {
+  it('that stands still takes what is allowed to wait for it, harms nobody, and is back when it goes on', async () => {
     const [a, b] = await Promise.all([start(1), start(2)]);
     introduce(a!, b!);
     await meshed(a!, b!);

@@ -1,4 +1,5 @@
 /** Nodes, forwarders and raw peers for the tests of this room: real libp2p over loopback. */
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { pino } from 'pino';
@@ -158,13 +159,14 @@ export class Forwarder {
   }
 }
 
-/** A port that nobody listens on. */
+/** A port that nobody listens on, below those that outgoing connections get: none of them will take it before it is used. */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = randomInt(20_000, 28_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    if (!(await once(server, 'listening').catch(() => undefined))) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }

@@ -2,7 +2,7 @@
 import { Packr } from 'msgpackr';
 import { silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import type { GossipMember, HostAndPort, Topic } from './contract.js';
-import { FrameReader, frameKind, pingFrame } from './frames.js';
+import { FrameReader, frameKind, pingFrame, topicOfFrame } from './frames.js';
 import { Gatekeeper } from './gatekeeper.js';
 import { createHost, multiaddr } from './host.js';
 import { deriveNetworkKeys, protocolNames } from './keys.js';
@@ -14,15 +14,20 @@ const packr = new Packr({ useRecords: false });
 const names = protocolNames(deriveNetworkKeys(secret).tag);
 
 export class RawPeer {
-  /** Bytes of published messages that came. */
+  /** Bytes of published messages that came by gossipsub. */
   readonly published: Uint8Array[] = [];
+  /** And of those that came straight, to a peer with a lane. */
+  readonly straight: Buffer[] = [];
+  /** Streams for them that others have opened. */
+  readonly lanes: Stream[] = [];
 
   private constructor(
     readonly host: Host,
     readonly nodeId: string,
   ) {}
 
-  static async start(digit: number): Promise<RawPeer> {
+  /** `hasLane`: it takes published messages straight. Otherwise it is like a release that knows gossipsub alone. */
+  static async start(digit: number, { hasLane = false } = {}): Promise<RawPeer> {
     const common = { clock: systemClock, random: systemRandom, logger: silentLogger };
     let count = 0;
     const host = await createHost(
@@ -45,8 +50,17 @@ export class RawPeer {
     };
     await host.start();
     await host.handle(names.direct, (stream, connection) => answerPings(stream, connection));
+    if (hasLane) await host.handle(names.published, (stream) => peer.#takeLane(stream));
     for (const topic of ['membership', 'changes', 'control']) host.services.pubsub.subscribe(names.topic(topic));
     return peer;
+  }
+
+  #takeLane(stream: Stream): void {
+    this.lanes.push(stream);
+    const reader = new FrameReader((kind, content) => {
+      if (topicOfFrame(kind)) this.straight.push(Buffer.from(content));
+    });
+    stream.addEventListener('message', ({ data }) => void reader.push(data.subarray()));
   }
 
   get member(): GossipMember {
@@ -60,6 +74,11 @@ export class RawPeer {
 
   async directStream(connection: Connection): Promise<Stream> {
     return await connection.newStream([names.direct]);
+  }
+
+  /** The way in for what it publishes straight. */
+  async lane(connection: Connection): Promise<Stream> {
+    return await connection.newStream([names.published]);
   }
 
   async publish(topic: Topic | 'unknown', bytes: Uint8Array): Promise<void> {

@@ -77,7 +77,7 @@ export const failureTimings = {
   normal: {
     heartbeatMs: 2_000,
     doubtRoundMs: 250,
-    gossipHeartbeatMs: 250,
+    gossipHeartbeatMs: 300,
     silenceMs: 2_400,
     standstillMs: 2_000,
     termMs: 10_000,

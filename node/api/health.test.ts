@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { counter, registry, silentLogger } from '../../ops/telemetry/index.js';
+import { counter, type Logger, registry, silentLogger } from '../../ops/telemetry/index.js';
 import { HttpServer } from '../../protocols/http/index.js';
 import { type HealthOptions, type Readiness, registerHealth, registerMetrics } from './health.js';
 
@@ -41,6 +41,26 @@ describe('health', () => {
     expect(ready.values[0]!.value).toBe(0);
     answer = { ready: true, reasons: [] };
     expect((await get('/health/ready')).status).toBe(200);
+  });
+
+  it('logs when it changes, once each time, with the reasons', async () => {
+    let answer: Readiness = { ready: true, reasons: [] };
+    const lines: unknown[] = [];
+    const logger = {
+      ...silentLogger,
+      info: (...line: unknown[]) => lines.push(line),
+      warn: (...line: unknown[]) => lines.push(line),
+    } as unknown as Logger;
+    const get = await health({ probe: async () => answer, cacheMs: 0, logger });
+    await get('/health/ready');
+    await get('/health/ready');
+    answer = { ready: false, reasons: ['The store does not commit.'] };
+    await get('/health/ready');
+    await get('/health/ready');
+    answer = { ready: true, reasons: [] };
+    await get('/health/ready');
+    const unready = [{ reasons: ['The store does not commit.'] }, 'this node is not ready'];
+    expect(lines).toEqual([['this node is ready'], unready, ['this node is ready']]);
   });
 
   it('is unready at once when it drains, without asking', async () => {

@@ -3,7 +3,14 @@
  * store, but no more than once a second however many ask us, and never twice at a time.
  */
 import type { Registry } from 'prom-client';
-import { type Clock, gauge, registry as nodeRegistry, systemClock } from '../../ops/telemetry/index.js';
+import {
+  type Clock,
+  gauge,
+  type Logger,
+  registry as nodeRegistry,
+  silentLogger,
+  systemClock,
+} from '../../ops/telemetry/index.js';
 import { HttpError, type HttpRequest, jsonResponse, type RouteOptions, type RouteRegistry } from '../../protocols/http/index.js';
 
 /** As the last question found it; a node that nobody asks keeps its last answer. */
@@ -21,6 +28,8 @@ export interface HealthOptions {
   /** True from the beginning of a drain: unready at once, without asking. */
   isDraining(): boolean;
   clock?: Clock;
+  /** Told of every change: an operator wants to know afterwards why a balancer turned away. */
+  logger?: Logger;
   /** How long `probe` may take. Default 2 000. */
   deadlineMs?: number;
   /** How long an answer is used again. Default 1 000. */
@@ -35,6 +44,8 @@ const retryAfterSeconds = '5';
 /** `GET /health/live`: the process answers. `GET /health/ready`: 200, or 503 with `reasons`. */
 export function registerHealth(routes: RouteRegistry, options: HealthOptions): void {
   const readiness = new ReadinessProbe(options);
+  const { logger = silentLogger } = options;
+  let wasReady = false;
   routes.route('GET', '/health/live', () => jsonResponse(200, { status: 'live' }, headers), routeOptions);
   routes.route(
     'GET',
@@ -42,6 +53,11 @@ export function registerHealth(routes: RouteRegistry, options: HealthOptions): v
     async () => {
       const { ready, reasons } = await readiness.ask();
       nodeReady.set(ready ? 1 : 0);
+      if (ready !== wasReady && !options.isDraining()) {
+        if (ready) logger.info('this node is ready');
+        else logger.warn({ reasons }, 'this node is not ready');
+        wasReady = ready;
+      }
       if (ready) return jsonResponse(200, { status: 'ready', reasons: [] }, headers);
       const later = { ...headers, 'retry-after': retryAfterSeconds };
       return jsonResponse(503, { status: options.isDraining() ? 'draining' : 'not ready', reasons }, later);

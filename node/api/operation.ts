@@ -20,7 +20,22 @@ export interface NodeFace {
 }
 
 export interface OperationContext {
-  stores: Pick<Stores, 'clock' | 'kv' | 'settings' | 'sealer' | 'blobs' | 'mail' | 'directory' | 'queue'>;
+  stores: Pick<
+    Stores,
+    | 'clock'
+    | 'kv'
+    | 'settings'
+    | 'sealer'
+    | 'blobs'
+    | 'mail'
+    | 'search'
+    | 'directory'
+    | 'queue'
+    | 'history'
+    | 'destinations'
+    | 'bans'
+    | 'lookups'
+  >;
   node?: NodeFace;
   /** Hears how far a long operation is; only where it runs in the command line's own process. */
   onProgress?: (progress: CheckProgress) => void;

@@ -3,21 +3,30 @@
  */
 import { DirectoryError, type Principal, type PrincipalKind } from '../../store/directory/contract.js';
 import { MailError } from '../../store/mail/contract.js';
-import type { Destination, QueueMessage } from '../../store/queue/contract.js';
+import { banOperations } from './ban-operations.js';
+import { explainOperations } from './explain-operation.js';
+import { listFlag as list, textFlag as text } from './flags.js';
+import { lookupOperations } from './lookup-operations.js';
 import { type NodeFace, type Operation, type OperationArguments, type OperationContext, OperationRefused } from './operation.js';
+import { queueOperations } from './queue-operations.js';
+import { searchOperations } from './search-operations.js';
 import { settingsOperations } from './settings-operations.js';
 import { storeOperations } from './store-operations.js';
 
 export { type NodeFace, type Operation, type OperationArguments, type OperationContext, OperationRefused };
-
-const text = (value: OperationArguments['flags'][string]) => (typeof value === 'string' ? value : undefined);
-const list = (value: OperationArguments['flags'][string]) => (Array.isArray(value) ? value : undefined);
 
 function byteCount(value: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   const match = /^(\d{1,12})([kMGT]?)$/.exec(value);
   if (!match) throw new OperationRefused(`a quota is a number of bytes, or one with k, M, G or T: '${value}'`);
   return Number(match[1]) * 1024 ** ['', 'k', 'M', 'G', 'T'].indexOf(match[2]!);
+}
+
+/** Whether the account keeps what CRAM-MD5 and DIGEST-MD5 need; undefined: as it is. */
+function legacyLogins(value: OperationArguments['flags'][string]): boolean | undefined {
+  if (value === undefined) return undefined;
+  if (value === 'on' || value === 'off') return value === 'on';
+  throw new OperationRefused("--legacy-logins is 'on' or 'off'");
 }
 
 function requireNode(context: OperationContext): NodeFace {
@@ -47,6 +56,7 @@ function principalRow(principal: Principal): Record<string, unknown> {
     aliases,
     ...(principal.kind === 'account' ? { isAdmin } : { members }),
     isEnabled,
+    ...(principal.keepsLegacySecret ? { keepsLegacySecret: true } : {}),
     quotaLimitBytes: quotaLimitBytes ?? null,
     createdAt: new Date(createdAtMs).toISOString(),
   };
@@ -54,7 +64,7 @@ function principalRow(principal: Principal): Record<string, unknown> {
 
 function principalOperations(kind: PrincipalKind): Record<string, Operation> {
   const members = kind === 'account' ? '' : ' [--member ADDRESS ...]';
-  const password = kind === 'account' ? ' [--password PW] [--admin]' : '';
+  const password = kind === 'account' ? ' [--password PW] [--legacy-logins on|off] [--admin]' : '';
   const settings = `[--name TEXT]${password} [--alias ADDRESS ...]${members}${kind === 'list' ? '' : ' [--quota BYTES]'}`;
   const existing = async ({ stores }: OperationContext, address: string) => {
     const principal = await stores.directory.principal(address);
@@ -89,6 +99,7 @@ function principalOperations(kind: PrincipalKind): Record<string, Operation> {
           members: list(flags.member),
           quotaLimitBytes: byteCount(text(flags.quota)),
           isAdmin: flags.admin === true,
+          keepsLegacySecret: legacyLogins(flags['legacy-logins']),
         });
         if (kind !== 'list') await stores.mail.ensureAccount(principal.id);
         return principalRow(principal);
@@ -100,7 +111,12 @@ function principalOperations(kind: PrincipalKind): Record<string, Operation> {
       run: refusals(async (context, { positionals, flags }) => {
         await existing(context, positionals[0]!);
         const password = text(flags.password);
-        if (password !== undefined) await context.stores.directory.setPassword(positionals[0]!, password);
+        const keepsLegacySecret = legacyLogins(flags['legacy-logins']);
+        if (keepsLegacySecret === true && password === undefined) {
+          throw new OperationRefused('what CRAM-MD5 and DIGEST-MD5 need is made of the password: give --password as well');
+        }
+        if (password !== undefined) await context.stores.directory.setPassword(positionals[0]!, password, { keepsLegacySecret });
+        else if (keepsLegacySecret === false) await context.stores.directory.dropLegacySecret(positionals[0]!);
         const change = {
           ...(text(flags.name) === undefined ? {} : { displayName: text(flags.name)! }),
           ...(list(flags.alias) ? { aliases: list(flags.alias)! } : {}),
@@ -186,63 +202,6 @@ const appPasswordOperations: Record<string, Operation> = {
   },
 };
 
-function queueRow({ message, destinations }: { message: QueueMessage; destinations: Destination[] }): Record<string, unknown> {
-  const next = destinations.filter((destination) => destination.state === 'due').map((destination) => destination.dueAtSeconds);
-  return {
-    id: message.id,
-    from: message.from,
-    sizeBytes: message.sizeBytes,
-    receivedAt: new Date(message.receivedAtMs).toISOString(),
-    states: [...new Set(destinations.map((destination) => destination.state))],
-    domains: [...new Set(destinations.map((destination) => destination.domain))],
-    pending: destinations.flatMap(({ recipients }) => recipients.filter(({ status }) => status === 'pending')).length,
-    nextAttemptAt: next.length === 0 ? null : new Date(Math.min(...next) * 1000).toISOString(),
-  };
-}
-
-const nowSeconds = (context: OperationContext) => Math.floor(context.stores.clock.nowMs() / 1000);
-
-function queueVerb(summary: string, run: (context: OperationContext, id: string) => Promise<number | boolean>): Operation {
-  return {
-    usage: 'ID',
-    summary,
-    run: async (context, { positionals }) => {
-      const changed = await run(context, positionals[0]!);
-      if (!changed) throw new OperationRefused(`nothing to do for ${positionals[0]!} in the queue`);
-      return { id: positionals[0]!, ...(typeof changed === 'number' ? { destinations: changed } : {}) };
-    },
-  };
-}
-
-const queueOperations: Record<string, Operation> = {
-  'queue list': {
-    usage: '[--limit N]',
-    summary: 'messages in the queue',
-    run: async ({ stores }, { flags }) => {
-      const limit = Math.min(Number(text(flags.limit) ?? '100') || 100, 10_000);
-      return (await stores.queue.list({ limit })).map(queueRow);
-    },
-  },
-  'queue show': {
-    usage: 'ID',
-    summary: 'one message with every recipient',
-    run: async ({ stores }, { positionals }) => {
-      const found = await stores.queue.show(positionals[0]!);
-      if (!found) throw new OperationRefused(`${positionals[0]!} is not in the queue`);
-      return found;
-    },
-  },
-  'queue retry': queueVerb('try again now', (context, id) => context.stores.queue.retryNow(id, nowSeconds(context))),
-  'queue hold': queueVerb('keep, but do not try', (context, id) => context.stores.queue.hold(id)),
-  'queue unhold': queueVerb('try again after a hold', (context, id) => context.stores.queue.unhold(id, nowSeconds(context))),
-  'queue cancel': queueVerb('remove without a bounce', (context, id) => context.stores.queue.cancel(id)),
-  'queue counts': {
-    usage: '',
-    summary: 'how much is due, scheduled, claimed',
-    run: async (context) => context.stores.queue.counts(nowSeconds(context)),
-  },
-};
-
 const minIdCharacters = 4;
 
 /** The node whose id begins like this. */
@@ -300,11 +259,15 @@ const nodeOperations: Record<string, Operation> = {
   },
 };
 
-/** By name, two words each. */
+/** By name, one or two words. */
 export const operations: Record<string, Operation> = {
   ...nodeOperations,
   ...storeOperations,
   ...queueOperations,
+  ...explainOperations,
+  ...banOperations,
+  ...lookupOperations,
+  ...searchOperations,
   ...settingsOperations,
   ...principalOperations('account'),
   ...appPasswordOperations,

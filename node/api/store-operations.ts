@@ -1,6 +1,5 @@
 /** Operations on the store as a whole that may run within a node. Copying, saving and restoring are done beside it: `node/cli/commands/store.ts`. */
-import { createLogger } from '../../ops/telemetry/index.js';
-import { checkStore, type Finding, TransferInterrupted, TransferRefused } from '../../store/transfer/index.js';
+import type { Finding } from '../../store/transfer/index.js';
 import { type Operation, OperationRefused } from './operation.js';
 
 const lineOf = ({ area, where, problem, state }: Finding) =>
@@ -13,6 +12,11 @@ export const storeOperations: Record<string, Operation> = {
       'look for what is missing, left over or counted wrong; --deep reads every byte, --repair mends what can lose nothing',
     run: async ({ stores, onProgress, signal }, { flags }) => {
       const { kv, blobs, clock } = stores;
+      // Loaded when it is done: a command for a running node never needs it.
+      const [{ checkStore, TransferInterrupted, TransferRefused }, { createLogger }] = await Promise.all([
+        import('../../store/transfer/index.js'),
+        import('../../ops/telemetry/index.js'),
+      ]);
       try {
         const result = await checkStore({
           kv,

@@ -1,7 +1,7 @@
 /** The command line's part of the node operations: what people want to see of a cluster at a glance. `--json` has all of it. */
 
+import type { OperationFace } from './face.js';
 import { table } from './output.js';
-import type { OperationFace } from './settings.js';
 
 /** Enough of an id to give it back to the command. */
 const shownIdCharacters = 12;

@@ -16,6 +16,14 @@ describe('what an operation takes', () => {
     check('store check', []);
     check('node show', []);
     check('node show', ['0123']);
+    check('queue list', [], { sender: '@b.test', 'older-than': '2h', text: 'busy', after: 'x' });
+    check('queue cancel', [], { all: true, bounce: true, note: 'spam' });
+    check('queue retry', ['x'], { domain: 'b.test' });
+    check('queue pause', ['b.test'], { note: 'moving' });
+    check('explain', ['x'], { deep: true });
+    check('ban add', ['192.0.2.0/24'], { for: '2h' });
+    check('lookup set', ['list', 'key']);
+    check('lookup set', ['list', 'key', 'value']);
   });
 
   it.each([
@@ -28,6 +36,14 @@ describe('what an operation takes', () => {
     ['store check', ['now'], {}],
     ['node show', ['0123', '4567'], {}],
     ['node list', ['0123'], {}],
+    ['explain', [], {}],
+    ['explain', ['x', 'y'], {}],
+    ['queue list', ['x'], {}],
+    ['queue hold', ['x', 'y'], {}],
+    ['queue hold', ['x'], { bounce: true }],
+    ['lookup set', ['list'], {}],
+    ['lookup set', ['list', 'key', 'value', 'more'], {}],
+    ['ban lift', ['192.0.2.1'], { for: '2h' }],
     ['queue list', [], { limit: '0' }],
     ['queue list', [], { limit: '10001' }],
     ['queue list', [], { limit: 'all' }],

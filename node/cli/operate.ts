@@ -14,8 +14,12 @@ import { withLocation } from '../config/location.js';
 import type { Config } from '../config/schema.js';
 import { StartError } from '../start-error.js';
 import { parseArguments, UsageError, wholeNumber } from './arguments.js';
+import { banFaces } from './bans.js';
+import { explainFaces } from './explain.js';
+import type { OperationFace } from './face.js';
 import { nodeFaces } from './nodes.js';
 import { printHelp, printResult } from './output.js';
+import { queueFaces } from './queue.js';
 import { settingsFaces } from './settings.js';
 
 const options = {
@@ -28,6 +32,7 @@ const options = {
   member: { type: 'string', multiple: true },
   quota: { type: 'string' },
   admin: { type: 'boolean' },
+  'legacy-logins': { type: 'string' },
   deep: { type: 'boolean' },
   repair: { type: 'boolean' },
   limit: { type: 'string' },
@@ -40,7 +45,25 @@ const options = {
   comment: { type: 'string' },
   'expected-version': { type: 'string' },
   'secret-file': { type: 'string', multiple: true },
+  sender: { type: 'string' },
+  recipient: { type: 'string' },
+  domain: { type: 'string' },
+  state: { type: 'string' },
+  queue: { type: 'string' },
+  'older-than': { type: 'string' },
+  text: { type: 'string' },
+  after: { type: 'string' },
+  all: { type: 'boolean' },
+  bounce: { type: 'boolean' },
+  note: { type: 'string' },
+  host: { type: 'string' },
+  port: { type: 'string' },
+  via: { type: 'string' },
+  back: { type: 'boolean' },
+  for: { type: 'string' },
 } as const;
+
+const faces = { ...settingsFaces, ...nodeFaces, ...queueFaces, ...explainFaces, ...banFaces };
 
 /** Runs `argv` as an operation and prints its result. Returns the exit code. */
 export async function runOperation(argv: string[]): Promise<number> {
@@ -50,17 +73,18 @@ export async function runOperation(argv: string[]): Promise<number> {
     printHelp();
     return 0;
   }
-  const name = positionals.slice(0, 2).join(' ');
+  const words = Object.hasOwn(operations, positionals[0] ?? '') ? 1 : 2;
+  const name = positionals.slice(0, words).join(' ');
   const operation = Object.hasOwn(operations, name) ? operations[name] : undefined;
   if (!operation) throw new UsageError(`no such command: ${name}`);
-  const args: OperationArguments = { positionals: positionals.slice(2), flags };
+  const args: OperationArguments = { positionals: positionals.slice(words), flags };
   checkUsage(name, operation, args);
   const location = { store, clusterKeyFile };
   const config = configFile
     ? loadConfig(configFile, (input) => withLocation(input, location))
     : checkConfig(withLocation({ data: dataOption ?? './data' }, location));
   const data = dataOption ?? config.data;
-  const face = settingsFaces[name] ?? nodeFaces[name];
+  const face: OperationFace | undefined = faces[name];
   try {
     const result = await perform(name, face?.prepare?.(args) ?? args, data, config);
     if (face?.print && !json) process.stdout.write(`${face.print(result, args)}\n`);

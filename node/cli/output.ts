@@ -1,5 +1,6 @@
 /** What the command prints: JSON with `--json`, otherwise plain lines and tables for people. */
 import { operations } from '../api/operations.js';
+import { filterUsage } from '../api/queue-filters.js';
 import { storeCommands } from './commands/store-usage.js';
 
 export function printHelp(): void {
@@ -14,8 +15,11 @@ export function printHelp(): void {
     '',
     'Operate (on the node that runs on --data DIR, default ./data; where none runs, on its store)',
     ...Object.entries(operations).map(
-      ([name, operation]) => `  starling ${`${name} ${operation.usage}`.trim().padEnd(62)} ${operation.summary}`,
+      ([name, { usage, summary }]) =>
+        `  starling ${`${name} ${usage.replace(filterUsage, '[WHICH ...]')}`.trim().padEnd(62)} ${summary}`,
     ),
+    `  WHICH messages: ${filterUsage}`,
+    '  TIME: 90s, 15m, 2h, 7d',
     '',
     'Whole stores (ADDRESS: embedded:DIRECTORY, postgres://…, foundationdb:CLUSTERFILE; by default the store of --data, --config or --store)',
     ...Object.entries(storeCommands).map(
@@ -27,11 +31,15 @@ export function printHelp(): void {
   process.stdout.write(`${lines.join('\n')}\n`);
 }
 
+/** Text from elsewhere (addresses, replies of other servers) without what a terminal would obey. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+}
+
 function cell(value: unknown): string {
   if (value === undefined || value === null) return '-';
   if (Array.isArray(value)) return value.map(cell).join(',');
-  if (typeof value === 'object') return JSON.stringify(value);
-  return String(value);
+  return printable(typeof value === 'object' ? JSON.stringify(value) : String(value));
 }
 
 /** Columns in the order in which the rows name them. */
@@ -56,14 +64,14 @@ export function printResult(result: unknown, json: boolean): void {
   } else if (Array.isArray(result)) {
     const rows = result.every((row) => typeof row === 'object' && row !== null);
     process.stdout.write(
-      result.length === 0 ? '(none)\n' : `${rows ? table(result as Record<string, unknown>[]) : result.join('\n')}\n`,
+      result.length === 0 ? '(none)\n' : `${rows ? table(result as Record<string, unknown>[]) : result.map(cell).join('\n')}\n`,
     );
   } else if (typeof result === 'object' && result !== null) {
     const entries = Object.entries(result);
     const width = Math.max(...entries.map(([name]) => name.length));
     process.stdout.write(`${entries.map(([name, value]) => `${name.padEnd(width)}  ${cell(value)}`).join('\n')}\n`);
   } else if (result !== undefined && result !== null) {
-    process.stdout.write(`${String(result)}\n`);
+    process.stdout.write(`${cell(result)}\n`);
   } else {
     process.stdout.write('done\n');
   }

@@ -3,32 +3,11 @@
  * people.
  */
 import { readFileSync } from 'node:fs';
-import { userInfo } from 'node:os';
 import { stringify } from 'smol-toml';
-import { isTree } from '../../store/settings/paths.js';
+import { isTree, parsePath } from '../../store/settings/paths.js';
 import { type OperationArguments, OperationRefused } from '../api/operation.js';
-import { settingsRegistry } from '../settings/sections.js';
 import { UsageError } from './arguments.js';
-
-/** What the command line adds to an operation. */
-export interface OperationFace {
-  /** Made from the arguments as typed, in this process. */
-  prepare?(args: OperationArguments): OperationArguments;
-  /** For people; JSON is for programs. */
-  print?(result: unknown, args: OperationArguments): string;
-}
-
-/** The name of the user who runs this command, for the history. */
-function operator(): string {
-  try {
-    const { username } = userInfo();
-    const { SUDO_USER: behind } = process.env;
-    return behind !== undefined && behind !== '' && behind !== username ? `${username} (${behind})` : username;
-  } catch {
-    // A user id without a name, as in containers.
-    return `uid ${process.getuid?.() ?? '?'}`;
-  }
-}
+import { type OperationFace, signed } from './face.js';
 
 /** A file's text; `-` is standard input, which can be read once. */
 function contentOf(file: string): string {
@@ -57,12 +36,12 @@ function withSecrets(args: OperationArguments): OperationArguments {
   return signed({ ...args, flags: { ...flags, secret } });
 }
 
-const signed = (args: OperationArguments): OperationArguments => ({ ...args, flags: { ...args.flags, who: operator() } });
-
 /** A section comes with its name, so that it can be applied as it was shown. */
 function asToml(result: unknown, { positionals: [path] }: OperationArguments): string {
-  if (isTree(result) && path !== undefined && Object.hasOwn(settingsRegistry.sections, path))
-    return stringify({ [path]: result }).trimEnd();
+  if (isTree(result) && path !== undefined) {
+    const [section, ...within] = parsePath(path);
+    if (within.length === 0) return stringify({ [section!]: result }).trimEnd();
+  }
   if (isTree(result)) return Object.keys(result).length === 0 ? '(nothing is set)' : stringify(result).trimEnd();
   return result === null ? '(not set)' : typeof result === 'string' ? result : JSON.stringify(result);
 }

@@ -12,6 +12,8 @@ export const quickstartPorts = {
   lmtp: 2424,
   imap: 2143,
   imaps: 2993,
+  pop3: 2110,
+  pop3s: 2995,
   http: 2080,
   https: 2443,
 } as const;
@@ -32,6 +34,8 @@ export function quickstartConfig(data: string, portOffset: number, overrides: Pa
       { ...at('lmtp'), protocol: 'lmtp', tls: 'none' },
       { ...at('imap'), protocol: 'imap', tls: 'starttls' },
       { ...at('imaps'), protocol: 'imap', tls: 'implicit' },
+      { ...at('pop3'), protocol: 'pop3', tls: 'starttls' },
+      { ...at('pop3s'), protocol: 'pop3', tls: 'implicit' },
       { ...at('http'), protocol: 'http', tls: 'none' },
       { ...at('https'), protocol: 'http', tls: 'implicit' },
     ],

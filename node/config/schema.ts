@@ -47,7 +47,7 @@ function isNetwork(text: string): boolean {
 export const nodeRoles = ['smtp', 'imap', 'http', 'queue'] as const;
 export type NodeRole = (typeof nodeRoles)[number];
 
-export const listenerProtocols = ['smtp', 'submission', 'lmtp', 'imap', 'http'] as const;
+export const listenerProtocols = ['smtp', 'submission', 'lmtp', 'imap', 'pop3', 'http'] as const;
 
 const proxyProtocol = z.strictObject({
   /** Balancers: their connections must begin with a PROXY header, version 1 or 2 (http: 2 only). Whoever else sends one is not believed. */
@@ -129,7 +129,7 @@ export const configSchema = z.strictObject({
       servers: z.array(z.string().refine(isServerAddress, 'an IP address, with :port if it is not 53')).default([]),
     }),
   ),
-  /** What this machine does: its listeners of these protocols are opened (`smtp`: submission and LMTP as well), and it delivers what is queued. */
+  /** What this machine does: its listeners of these protocols are opened (`smtp`: submission and LMTP as well; `imap`: POP3 as well), and it delivers what is queued. */
   roles: z.array(z.enum(nodeRoles)).default([...nodeRoles]),
   /** 32 bytes, base64 or hex, that seal the secrets in the store; several for a change of keys, the first one seals. */
   clusterKey: z.string().optional(),

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import type { SecureContext, TLSSocket } from 'node:tls';
 import { TLSSocket as ServerTlsSocket } from 'node:tls';
 import type { Clock } from '../../ops/telemetry/index.js';
+import { type ChannelBindingSource, serverChannelBinding } from '../../protocols/sasl/index.js';
 import type { CertificateStore } from './certificates.js';
 
 export interface TlsInfo {
@@ -13,6 +14,8 @@ export interface TlsInfo {
   cipher: string;
   /** The name that the client asked for. */
   serverName: string | undefined;
+  /** What ties a login to this connection (RFC 9266, RFC 5929). */
+  channelBinding?: ChannelBindingSource;
 }
 
 export interface ListenerConnection {
@@ -87,5 +90,6 @@ export function tlsInfo(socket: TLSSocket): TlsInfo {
     protocol: socket.getProtocol() ?? 'unknown',
     cipher: socket.getCipher().standardName,
     serverName: serverName || undefined,
+    channelBinding: serverChannelBinding(socket),
   };
 }

@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { registry, silentLogger } from '../../ops/telemetry/index.js';
+import { registry, silentLogger, systemClock } from '../../ops/telemetry/index.js';
 import { type TlsCertificate, verifyCertificate } from '../../protocols/http/index.js';
 import { CertificateStore, type ListenerConnection, makeSelfSigned, TcpListener, type TcpListenerOptions } from './index.js';
 
@@ -175,7 +175,7 @@ describe('limits', () => {
 
   it('cuts refused peers under implicit TLS, and banned ones, without a word', async () => {
     const full = await listener({ tls: 'implicit', maxConnections: 0, refusal });
-    const banned = await listener({ refusal, admit: (address) => address !== '127.0.0.1' });
+    const banned = await listener({ refusal, isBanned: (address) => address === '127.0.0.1' });
     for (const plain of [full, banned]) {
       const socket = await client(plain);
       let heard = '';
@@ -183,6 +183,48 @@ describe('limits', () => {
       await once(socket, 'close');
       expect(heard).toBe('');
     }
+  });
+
+  it('cuts what is open from an address that gets banned, and counts it', async () => {
+    let isOn = false;
+    const plain = await listener({ name: 'to-be-banned', isBanned: (address) => isOn && address === '127.0.0.1' });
+    const [first, second] = [await client(plain), await client(plain)];
+    expect(await says(first, 'x')).toBe('plain: x');
+    await says(second, 'STARTTLS\r\n');
+    const secured = await tlsClient(plain, 'main.test', second);
+    secured.on('error', () => {});
+    expect(plain.cutBanned()).toBe(0);
+    isOn = true;
+    const closed = Promise.all([once(first, 'close'), once(secured, 'close')]);
+    expect(plain.cutBanned()).toBe(2);
+    await closed;
+    await until(() => plain.connections === 0);
+    const third = await client(plain);
+    await once(third, 'close');
+    expect(await registry.getSingleMetricAsString('starling_connections_banned_total')).toMatch(/listener="to-be-banned"} 3/);
+  });
+
+  it('keeps only so many refused peers that do not hang up', async () => {
+    // However long the test takes: nobody's time is up.
+    const clock = { ...systemClock, setTimer: () => ({ cancel: () => {} }) };
+    const plain = await listener({ maxConnections: 0, refusal, clock });
+    let cut = 0;
+    let told = 0;
+    const peers = Array.from({ length: 300 }, () => {
+      const socket = connect({ port: plain.address().port, host: '127.0.0.1', allowHalfOpen: true });
+      socket.on('error', () => {});
+      let heard = false;
+      socket.once('data', () => {
+        heard = true;
+        told++;
+      });
+      socket.once('close', () => (cut += heard ? 0 : 1));
+      socket.once('end', () => heard || socket.destroy());
+      return socket;
+    });
+    await until(() => told + cut === 300);
+    expect(told).toBe(256);
+    for (const socket of peers) socket.destroy();
   });
 
   it('does not keep a refused peer that never reads or closes', async () => {
@@ -207,7 +249,7 @@ describe('TLS', () => {
     });
     const named = await tlsClient(tls, 'other.test');
     expect([shown(named), await says(named, 'hello')]).toEqual([fingerprint(other), 'TLSv1.3: hello']);
-    expect(seen[0]!.tls).toEqual({ protocol: 'TLSv1.3', cipher: expect.stringMatching(/^TLS_/), serverName: 'other.test' });
+    expect(seen[0]!.tls).toMatchObject({ protocol: 'TLSv1.3', cipher: expect.stringMatching(/^TLS_/), serverName: 'other.test' });
     expect(shown(await tlsClient(tls, 'unknown.test'))).toBe(fingerprint(main));
     const unnamed = await tlsClient(tls, '');
     expect([shown(unnamed), await says(unnamed, 'x')]).toEqual([fingerprint(main), 'TLSv1.3: x']);

@@ -13,6 +13,11 @@ import { type ProxyReception, receiveProxyHeader, type TrustedProxies } from './
 
 const connectionsOpen = gauge('starling_connections', 'Open connections.', ['listener']);
 const connectionsTotal = counter('starling_connections_total', 'Connections accepted, the refused ones included.', ['listener']);
+const bannedTotal = counter(
+  'starling_connections_banned_total',
+  'Connections cut because their address is banned: at accept, or open when the ban came.',
+  ['listener'],
+);
 /** `limit` = the listener is full; `address_limit` = too many from one address; `not_admitted` = banned; `not_proxied` = past the proxies. */
 const refusedTotal = counter('starling_connections_refused_total', 'Connections refused at accept.', ['listener', 'reason']);
 const handshakeFailuresTotal = counter('starling_tls_handshake_failures_total', 'TLS handshakes that failed.', ['listener']);
@@ -26,6 +31,8 @@ type RefusalReason = 'limit' | 'address_limit' | 'not_admitted' | 'not_proxied';
 
 /** How long a refused peer may take to read why. */
 const refusalLingerMs = 2_000;
+/** Refused peers that may do so at once. More are just cut: beyond the limits of a listener a flood would hold descriptors without one. */
+const maxLingering = 256;
 /** RFC 3501 sessions are silent for half an hour; a NAT forgets after minutes. */
 const keepAliveDelayMs = 60_000;
 /** A proxy that is set up wrongly does the same wrong at every connection: said this often, not each time. */
@@ -49,8 +56,8 @@ export interface TcpListenerOptions {
   logger: Logger;
   /** The line that tells a refused peer why (`421 …`, `* BYE …`), with CRLF. Without it, or under implicit TLS, it is just cut. */
   refusal?(reason: 'limit' | 'address_limit'): string;
-  /** Asked before anything else is done for a client (bans): false cuts the connection without a word. Never asked about a trusted proxy. */
-  admit?(remoteAddress: string): boolean;
+  /** Asked before anything else is done for a client: true cuts the connection without a word, before TLS. Never asked about a trusted proxy. */
+  isBanned?(remoteAddress: string): boolean;
   /** Whose PROXY headers (before TLS) tell the client's address. Default: nobody's. */
   proxyProtocol?: TrustedProxies;
   /** Within which such a header must be there. Default 5 000. */
@@ -69,9 +76,11 @@ export class TcpListener {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #server: Server;
-  readonly #open = new Set<Socket>();
+  /** With the client's address, as soon as it is known. */
+  readonly #open = new Map<Socket, string | undefined>();
   readonly #perAddress = new Map<string, number>();
   #stopped: Promise<void> | undefined;
+  #lingering = 0;
   #proxyWarnedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: TcpListenerOptions) {
@@ -118,10 +127,29 @@ export class TcpListener {
     this.#stopped ??= new Promise((resolve) => this.#server.close(() => resolve()));
   }
 
+  /**
+   * Cuts what is open from addresses that are banned by now, whatever it is doing: to be called when a ban begins to hold. Mail that was not answered with
+   * 250 stays with its sender. Answers how many there were.
+   */
+  cutBanned(): number {
+    const { isBanned, name, logger } = this.#options;
+    let count = 0;
+    for (const [socket, address] of isBanned ? this.#open : []) {
+      if (address === undefined || !isBanned!(address)) continue;
+      socket.destroy();
+      count++;
+    }
+    if (count > 0) {
+      bannedTotal.inc({ listener: name }, count);
+      logger.info({ listener: name, connections: count }, 'connections of banned addresses were cut');
+    }
+    return count;
+  }
+
   /** Stops accepting and cuts what is still open (sessions that were asked to end have had their time). */
   async close(): Promise<void> {
     this.stopAccepting();
-    for (const socket of this.#open) socket.destroy();
+    for (const socket of this.#open.keys()) socket.destroy();
     await this.#stopped;
   }
 
@@ -226,28 +254,34 @@ export class TcpListener {
   }
 
   #clientRefusal(address: string): 'not_admitted' | 'address_limit' | undefined {
-    const { admit, maxConnectionsPerAddress } = this.#options;
-    if (admit && !admit(address)) return 'not_admitted';
+    const { isBanned, maxConnectionsPerAddress } = this.#options;
+    if (isBanned?.(address)) return 'not_admitted';
     return (this.#perAddress.get(addressGroup(address)) ?? 0) >= maxConnectionsPerAddress ? 'address_limit' : undefined;
   }
 
   #refuse(plain: Socket, reason: RefusalReason): void {
     const { name, refusal, tls } = this.#options;
     refusedTotal.inc({ listener: name, reason });
-    if (reason === 'not_admitted' || reason === 'not_proxied' || !refusal || tls === 'implicit') {
-      // A handshake only to say no would be the dearest answer of all.
+    if (reason === 'not_admitted') bannedTotal.inc({ listener: name });
+    const isSilent = reason === 'not_admitted' || reason === 'not_proxied' || !refusal || tls === 'implicit';
+    // A handshake only to say no would be the dearest answer of all.
+    if (isSilent || this.#lingering >= maxLingering) {
       plain.destroy();
       return;
     }
+    this.#lingering++;
     plain.resume();
     plain.end(refusal(reason));
     const timer = this.#clock.setTimer(refusalLingerMs, () => plain.destroy(), { background: true });
     plain.once('end', () => plain.destroySoon());
-    plain.once('close', () => timer.cancel());
+    plain.once('close', () => {
+      this.#lingering--;
+      timer.cancel();
+    });
   }
 
   #count(plain: Socket): void {
-    this.#open.add(plain);
+    this.#open.set(plain, undefined);
     connectionsOpen.inc({ listener: this.name });
     plain.once('close', () => {
       this.#open.delete(plain);
@@ -256,6 +290,7 @@ export class TcpListener {
   }
 
   #countAddress(plain: Socket, address: string): void {
+    this.#open.set(plain, address);
     const group = addressGroup(address);
     this.#perAddress.set(group, (this.#perAddress.get(group) ?? 0) + 1);
     plain.once('close', () => {

@@ -182,7 +182,7 @@ describe('a trusted proxy', () => {
   });
 
   it('is itself the client when it checks, or knows nobody', async () => {
-    const proxied = await listener({ maxConnectionsPerAddress: 1, admit: (address) => address !== '127.0.0.1' });
+    const proxied = await listener({ maxConnectionsPerAddress: 1, isBanned: (address) => address === '127.0.0.1' });
     const unknown = Buffer.from('PROXY UNKNOWN\r\n');
     for (const bytes of [localHeader, localHeader, unknown]) {
       expect(await says(await client(proxied), Buffer.concat([bytes, Buffer.from('x')]))).toMatch(/^\[127\.0\.0\.1\]:\d+ x$/);
@@ -252,12 +252,29 @@ describe('limits behind a proxy', () => {
   });
 
   it('keep out the banned client, and only that', async () => {
-    const proxied = await listener({ admit: (address) => address !== '203.0.113.9' });
+    const proxied = await listener({ isBanned: (address) => address === '203.0.113.9' });
     const banned = await client(proxied);
     banned.write(Buffer.concat([header, Buffer.from('x')]));
     expect(await allOf(banned)).toBe('');
     const other = headerOfClient('203.0.113.10', 4711);
     expect(await says(await client(proxied), Buffer.concat([other, Buffer.from('x')]))).toBe('[203.0.113.10]:4711 x');
+  });
+
+  it('end what the banned client has open, and nothing of the proxy', async () => {
+    const banned = new Set<string>();
+    const proxied = await listener({ isBanned: (address) => banned.has(address) });
+    const of = async (bytes: Buffer) => {
+      const socket = await client(proxied);
+      await says(socket, Buffer.concat([bytes, Buffer.from('x')]));
+      return socket;
+    };
+    const theirs = await of(header);
+    const checks = await of(localHeader);
+    banned.add('203.0.113.9').add('127.0.0.1');
+    const closed = once(theirs.resume(), 'end');
+    expect(proxied.cutBanned()).toBe(1);
+    await closed;
+    expect(await says(checks, 'y')).toMatch(/ y$/);
   });
 
   it('hold for connections whose header is still to come', async () => {

@@ -1,9 +1,13 @@
-/** Connections to other mail servers that wait a moment for the next message to the same host. */
+/** Connections to other mail servers that wait a moment for the next message to the same host, and are not used for ever. */
 import type { Clock, Timer } from '../../ops/telemetry/index.js';
-import type { OutgoingMessage, SendResult } from '../../protocols/smtp/client/contract.js';
+import type { OutgoingMessage, SendResult, TlsOutcome } from '../../protocols/smtp/client/contract.js';
 
 /** What the pool and the deliveries need of an SMTP client's connection. */
 export interface OutgoingConnection {
+  /** How it is protected. */
+  readonly tls?: TlsOutcome;
+  /** False once the peer has closed it, as far as that is known here. */
+  readonly usable?: boolean;
   send(message: OutgoingMessage, signal?: AbortSignal): Promise<SendResult>;
   /** Says QUIT and closes. */
   quit(): Promise<void>;
@@ -18,12 +22,23 @@ export interface PooledConnection {
 }
 
 export interface ConnectionPool {
-  /** An idle connection of this host if there is one, else a new one from `connect`. */
-  acquire(host: string, connect: () => Promise<OutgoingConnection>): Promise<PooledConnection>;
-  /** Without an idle one, always makes a new connection. */
-  release(host: string, connection: OutgoingConnection, isReusable: boolean): void;
+  /** An idle connection of this key if there is one, else a new one from `connect`. The key names everything that connections differ by. */
+  acquire(key: string, connect: () => Promise<OutgoingConnection>): Promise<PooledConnection>;
+  /** After a message. */
+  release(key: string, connection: OutgoingConnection, isReusable: boolean): void;
   /** Closes what is idle, and from now on everything that is released. */
   close(): void;
+}
+
+export interface PoolLimits {
+  clock: Clock;
+  /** So many wait for `idleMs`; what a busy host has beyond waits a second, for the deliveries that begin just now. */
+  maxIdlePerHost: number;
+  idleMs: number;
+  /** All hosts together. Default 1,000. */
+  maxIdle?: number;
+  /** Asked at each release. Default: without limit. */
+  limitsPerConnection?: () => { maxMessages: number; maxMs: number };
 }
 
 interface Idle {
@@ -31,55 +46,79 @@ interface Idle {
   timer: Timer;
 }
 
-export function createConnectionPool(options: { clock: Clock; maxIdlePerHost: number; idleMs: number }): ConnectionPool {
-  const { clock, maxIdlePerHost, idleMs } = options;
+const surplusIdleMs = 1_000;
+
+/** What a connection has done. */
+interface Use {
+  openedAtMs: number;
+  messages: number;
+}
+
+export function createConnectionPool(options: PoolLimits): ConnectionPool {
+  const { clock, maxIdlePerHost, idleMs, maxIdle = 1_000, limitsPerConnection } = options;
   const idle = new Map<string, Idle[]>();
+  const uses = new WeakMap<OutgoingConnection, Use>();
+  let idleCount = 0;
   let isClosed = false;
 
-  function remove(host: string, one: Idle): void {
-    const list = idle.get(host);
+  function remove(key: string, one: Idle): void {
+    const list = idle.get(key);
     const at = list?.indexOf(one) ?? -1;
     if (!list || at < 0) return;
     list.splice(at, 1);
-    if (list.length === 0) idle.delete(host);
+    idleCount--;
+    if (list.length === 0) idle.delete(key);
+  }
+
+  const part = (connection: OutgoingConnection) => void connection.quit().catch(() => connection.destroy());
+
+  /** One more message has gone over it; whether it may take another. */
+  function isFresh(connection: OutgoingConnection): boolean {
+    const use = uses.get(connection);
+    if (!use || !limitsPerConnection) return true;
+    const { maxMessages, maxMs } = limitsPerConnection();
+    return ++use.messages < maxMessages && clock.monotonicMs() - use.openedAtMs < maxMs;
   }
 
   return {
-    async acquire(host, connect) {
-      const one = idle.get(host)?.at(-1);
-      if (!one) return { connection: await connect(), isReused: false };
-      one.timer.cancel();
-      remove(host, one);
-      return { connection: one.connection, isReused: true };
+    async acquire(key, connect) {
+      for (let one = idle.get(key)?.at(-1); one; one = idle.get(key)?.at(-1)) {
+        one.timer.cancel();
+        remove(key, one);
+        if (one.connection.usable !== false) return { connection: one.connection, isReused: true };
+        one.connection.destroy();
+      }
+      const connection = await connect();
+      uses.set(connection, { openedAtMs: clock.monotonicMs(), messages: 0 });
+      return { connection, isReused: false };
     },
 
-    release(host, connection, isReusable) {
-      const list = idle.get(host) ?? [];
-      if (!isReusable || isClosed || list.length >= maxIdlePerHost) {
-        if (isReusable) void connection.quit().catch(() => connection.destroy());
-        else connection.destroy();
-        return;
-      }
+    release(key, connection, isReusable) {
+      if (!isReusable) return connection.destroy();
+      const list = idle.get(key) ?? [];
+      if (!isFresh(connection) || isClosed || idleCount >= maxIdle) return part(connection);
       const timer = clock.setTimer(
-        idleMs,
+        list.length < maxIdlePerHost ? idleMs : Math.min(idleMs, surplusIdleMs),
         () => {
-          remove(host, one);
-          void connection.quit().catch(() => connection.destroy());
+          remove(key, one);
+          part(connection);
         },
         { background: true },
       );
       const one: Idle = { connection, timer };
       list.push(one);
-      idle.set(host, list);
+      idleCount++;
+      idle.set(key, list);
     },
 
     close() {
       isClosed = true;
       for (const { connection, timer } of [...idle.values()].flat()) {
         timer.cancel();
-        void connection.quit().catch(() => connection.destroy());
+        part(connection);
       }
       idle.clear();
+      idleCount = 0;
     },
   };
 }

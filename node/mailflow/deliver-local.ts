@@ -9,12 +9,13 @@ import type { Directory } from '../../store/directory/contract.js';
 import { KvError, type KvStore, type KvTransaction } from '../../store/kv/contract.js';
 import { type AccountGate, MailError, mailLimits, type NewMessage, type OpenMailStore } from '../../store/mail/index.js';
 import type { ClaimedDestination, Queue, SaveOutcome } from '../../store/queue/index.js';
+import { expandedEvents, writeEarlyBatches, writeLastBatch } from './expand-batches.js';
 import { type AccountDelivery, findRoutes, type Routes } from './local-routes.js';
 import { createMailboxFinder } from './mailbox-finder.js';
 import { createMailboxWriter } from './mailbox-writer.js';
 import { attemptsTotal, deliverySeconds, messagesTotal } from './metrics.js';
 import { Notices } from './notice.js';
-import { attemptNumber, nextAttemptAtSeconds, wantsSuccessReport } from './retry-schedule.js';
+import { attemptNumber, defaultSchedule, nextAttemptAtSeconds, wantsSuccessReport } from './retry-schedule.js';
 import type { MailflowSettings } from './settings.js';
 import { isPending, type Settle } from './settle.js';
 import type { DeliveryJob, DeliveryReply } from './types.js';
@@ -52,6 +53,8 @@ interface Delivery {
   claimed: ClaimedDestination;
   /** Read and parsed once, when the first mailbox needs it. */
   content(): Promise<Content>;
+  /** Lists that it has expanded: another address of one leads to the same members. */
+  served: Set<string>;
 }
 
 export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal {
@@ -66,6 +69,7 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
       const only = keepClaim ? undefined : onlyAccount(claimed, routes);
       if (only) await toOneAccount(delivery, routes, only);
       else await settleRoutes(d, delivery, routes, keepClaim);
+      for (const { listAddress } of routes.expansions) if (listAddress !== undefined) delivery.served.add(listAddress);
     } catch (error) {
       for (const { abort } of routes.expansions) await abort().catch(() => {});
       const isTooLarge = error instanceof KvError && error.code === 'too-large' && addresses.length > 1;
@@ -75,10 +79,14 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
         // The mailbox was removed since it was found: look again, INBOX is always there.
         const mayTryAgain = error.code === 'no-mailbox' && !isSecondTry;
         if (!mayTryAgain) return refused(d, delivery, addresses[0]!, keepClaim, error);
-        return deliverRoutes(delivery, await findRoutes(d, finder, job, addresses), keepClaim, true);
+        return deliverRoutes(delivery, await findRoutes(d, finder, job, addresses, delivery.served), keepClaim, true);
       }
       for (const [i, address] of addresses.entries()) {
-        await deliverRoutes(delivery, await findRoutes(d, finder, job, [address]), keepClaim || i < addresses.length - 1);
+        await deliverRoutes(
+          delivery,
+          await findRoutes(d, finder, job, [address], delivery.served),
+          keepClaim || i < addresses.length - 1,
+        );
       }
     }
   }
@@ -89,7 +97,7 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
     const { accountId, quotaLimitBytes } = account;
     const nowMs = d.clock.nowMs();
     const attempts = attemptNumber(claimed.destination);
-    const nextDueAtSeconds = nextAttemptAtSeconds(d.settings(), attempts, nowMs, claimed.message.expiresAtMs, d.random);
+    const nextDueAtSeconds = nextAttemptAtSeconds(claimed.message, defaultSchedule(d.settings()), attempts, nowMs, d.random);
     const insert = { claimed, message, quotaLimitBytes, verdicts, nowMs, nextDueAtSeconds };
     const outcome = await writeToMailbox(accountId, insert);
     attemptsTotal.inc({ kind: 'local', result: 'delivered' }, verdicts.length);
@@ -99,11 +107,11 @@ export function createLocalDelivery(d: LocalDeliveryDependencies): DeliverLocal 
 
   return async (job) => {
     const { claimed } = job;
-    const delivery: Delivery = { job, claimed, content: contentOf(d, job) };
+    const delivery: Delivery = { job, claimed, content: contentOf(d, job), served: new Set() };
     const addresses = claimed.destination.recipients.filter(isPending).map(({ address }) => address);
     try {
       for (let rest = addresses; rest.length > 0; ) {
-        const routes = await findRoutes(d, finder, job, rest);
+        const routes = await findRoutes(d, finder, job, rest, delivery.served);
         rest = rest.slice(routes.addresses.length);
         await deliverRoutes(delivery, routes, rest.length > 0);
       }
@@ -132,7 +140,8 @@ async function settleRoutes(
 ): Promise<SaveOutcome> {
   const { claimed } = delivery;
   const content = routes.accounts.length > 0 ? await delivery.content() : undefined;
-  const nowSeconds = Math.floor(d.clock.nowMs() / 1000);
+  for (const expansion of routes.expansions) await writeEarlyBatches(d, claimed, expansion);
+  const nowMs = d.clock.nowMs();
   const notices = new Notices(d.mail);
   const alongside = async (tx: KvTransaction) => {
     notices.begin();
@@ -145,15 +154,18 @@ async function settleRoutes(
         notices.finish(tx, writer);
       }),
     );
-    for (const { message } of routes.expansions) await d.queue.enqueue(tx, message, { nowSeconds });
+    for (const expansion of routes.expansions) await writeLastBatch(d, tx, claimed, expansion, nowMs);
   };
-  const settle = () => d.settle({ claimed, verdicts: routes.verdicts, kind: 'local', keepClaim, alongside });
+  const events = routes.expansions.flatMap(({ batches }) => batches.flatMap((batch) => expandedEvents(claimed, batch)));
+  const { verdicts, lists } = routes;
+  const settle = () => d.settle({ claimed, verdicts, kind: 'local', keepClaim, events, lists, alongside });
   const outcome = await notices.around(() => behindGates(d.mail.gate, routes, settle));
   if (routes.expansions.length > 0) {
     messagesTotal.inc({ event: 'expanded' }, routes.expansions.length);
     d.queue.announceDue();
-    for (const { message } of routes.expansions) {
-      d.logger.info({ queueId: claimed.message.id, expandedAs: message.id }, 'list expanded');
+    for (const { address, batches } of routes.expansions) {
+      const expandedAs = batches.flatMap(({ messages }) => messages.map(({ id }) => id)).slice(0, 20);
+      d.logger.info({ queueId: claimed.message.id, list: address, expandedAs }, 'list expanded');
     }
   }
   if (routes.accounts.length > 0) logDelivered(d, claimed, routes.verdicts.length, routes.accounts);

@@ -1,30 +1,43 @@
 /**
- * Delivers claimed destinations of other domains: finds the hosts, speaks to them in turn, and saves what each has answered at once. What a
+ * Delivers claimed destinations of other domains: waits for its place, finds the hosts, speaks to them in turn, and saves what each has answered at once. What a
  * peer may have taken although its answer was lost is tried again: at least once (RFC 5321 4.5.5), and said in the log.
  */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { Resolver } from '../../protocols/dns/index.js';
-import {
-  type ConnectOptions,
-  type OutgoingMessage,
-  type RecipientResult,
-  SmtpConnectError,
-} from '../../protocols/smtp/client/contract.js';
+import type { ConnectOptions } from '../../protocols/smtp/client/contract.js';
 import { BlobMissing, type BlobStore } from '../../store/blobs/contract.js';
-import { KvError } from '../../store/kv/contract.js';
-import { type ClaimedDestination, ClaimLost, type QueueRecipient } from '../../store/queue/index.js';
-import { isAscii } from './addresses.js';
-import { type ConnectionPool, createConnectionPool, type OutgoingConnection } from './connection-pool.js';
-import { attemptsTotal } from './metrics.js';
+import type { ConcurrencyLimiter, RateLimiter } from '../../store/limits/contract.js';
+import type { Destinations } from '../../store/queue/destinations-contract.js';
+import { type ClaimedDestination, ClaimLost, type Queue, type QueueRecipient } from '../../store/queue/index.js';
+import type { ExpressionHost } from '../expressions/contract.js';
+import { createConnectionPool, type OutgoingConnection } from './connection-pool.js';
+import type { DeliverLocal } from './deliver-local.js';
+import { inOrder, leadsHome, type OwnPlaces, recently } from './outbound/addresses.js';
+import { type Answer, type OpenRecipients, sameVerdict } from './outbound/answer.js';
+import { createChoices, type Facts } from './outbound/choices.js';
+import type { AddressOrder, DestinationPacer, PaceResult, TlsPolicy } from './outbound/contract.js';
+import { type Attempt, type ConversationDependencies, converse, familyMemory } from './outbound/conversation.js';
+import { createEndings } from './outbound/endings.js';
+import { queueFacts } from './outbound/facts.js';
+import { createHostMemory } from './outbound/host-memory.js';
+import { createOwnTrouble, type OwnTrouble } from './outbound/own-trouble.js';
+import { createPacer } from './outbound/pacer.js';
+import { type Admittance, admit } from './outbound/throttle.js';
+import { createTurns } from './outbound/turns.js';
 import { untilSaved } from './persist.js';
-import { findRoute, unresolved } from './remote-route.js';
+import { findRoute, mailLoops, type RouteStop, unresolved } from './remote-route.js';
+import { nextDeadlineMs } from './retry-schedule.js';
+import { allSchedules } from './schedule-choice.js';
 import type { MailflowSettings } from './settings.js';
-import { isPending, type Settle } from './settle.js';
+import { isPending, type Settle, type SettleInput } from './settle.js';
 import type { DeliveryJob, DeliveryReply, RecipientVerdict } from './types.js';
 
 export interface RemoteDeliveryDependencies {
   blobs: BlobStore;
+  queue: Pick<Queue, 'release'>;
   settle: Settle;
+  /** For what a route takes to the mailboxes of this installation. */
+  deliverLocal: DeliverLocal;
   clock: Clock;
   random: Random;
   logger: Logger;
@@ -34,106 +47,153 @@ export interface RemoteDeliveryDependencies {
   connect(options: ConnectOptions): Promise<OutgoingConnection>;
   /** Whether this node may hand messages to others: not while it may have been declared dead, and another may be sending them. Default: always. */
   maySend?: () => boolean;
+  /** What expressions ask. */
+  host?: ExpressionHost;
+  /** For expressions. */
+  nodeId?: string;
+  /** Limits of the cluster; without them `outbound.rates` and `.concurrency` are not heeded. */
+  limits?: { rates?: Pick<RateLimiter, 'take'>; concurrency?: ConcurrencyLimiter };
+  /** Told what each attempt said of its domain. */
+  destinations?: Pick<Destinations, 'report' | 'putOffProbe'>;
+  /** What policies (MTA-STS, DANE) demand of hosts. */
+  tlsPolicy?: TlsPolicy;
+  /** Where this installation listens with SMTP, and the machine's addresses: mail is not sent there. */
+  ownEndpoints?: () => OwnPlaces;
 }
 
 export interface RemoteDelivery {
-  /** Delivers one claimed destination as far as it gets now. Throws ClaimLost, or what `signal` was aborted with. */
+  /**
+   * Delivers one claimed destination as far as it gets now. When nothing more is to be asked of other servers it leaves its places (of the pace and of the
+   * cluster's limits) and calls `job.onAnswered`, while what they have said is being saved. Throws ClaimLost, or what `signal` was aborted with.
+   */
   deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
+  /** How many deliveries to a domain may run side by side on this node. */
+  readonly pacer: DestinationPacer;
   close(): void;
-}
-
-/** One address of one host, to be tried. */
-interface Attempt {
-  host: string;
-  address: string;
-  settings: MailflowSettings;
-}
-
-/** Recipients that no host has decided about, each with what was said last. */
-type OpenRecipients = Map<string, RecipientVerdict>;
-
-/** What one host's answer means for the recipients that were offered to it. */
-interface Answer {
-  verdicts: RecipientVerdict[];
-  /** Another host may do better for these; what this one said is kept in case that there is none. */
-  open: OpenRecipients;
 }
 
 const timeOver = {
   verdict: 'deferred',
   reply: { code: 0, enhanced: '4.4.2', text: 'The delivery took too long' },
 } as const;
+const heldBack = {
+  verdict: 'deferred',
+  reply: { code: 0, enhanced: '4.7.1', text: 'Held back by a limit on outgoing mail' },
+} as const;
 const contentLost = {
   verdict: 'failed',
   reply: { code: 0, enhanced: '5.3.0', text: 'The content of this message is lost' },
 } as const;
 
+type Refused = Extract<Admittance, { isAllowed: false }>;
+
 export function createRemoteDelivery(d: RemoteDeliveryDependencies): RemoteDelivery {
+  const { clock, logger } = d;
   // How long connections wait for more is no setting that changes: the pool outlives any change.
   const { maxIdleConnectionsPerHost, idleConnectionSeconds } = d.settings();
   const pool = createConnectionPool({
-    clock: d.clock,
+    clock,
     maxIdlePerHost: maxIdleConnectionsPerHost,
     idleMs: idleConnectionSeconds * 1000,
+    limitsPerConnection: () => {
+      const { maxMessagesPerConnection, maxSecondsPerConnection } = d.settings().outbound;
+      return { maxMessages: maxMessagesPerConnection, maxMs: maxSecondsPerConnection * 1000 };
+    },
   });
+  const choices = createChoices(d);
+  const ownPlaces = recently(() => d.ownEndpoints?.() ?? { endpoints: [], interfaces: [] }, clock);
+  const pacer = createPacer(() => d.settings().maxConnectionsPerDomain);
+  const talk: ConversationDependencies = { ...d, pool, choices, memory: createHostMemory(clock), policy: d.tlsPolicy };
 
-  /** `signal` ends conversations; only `stopping` ends the saving: what a peer has answered stays true when the time is over. */
-  async function attemptAll(
-    claimed: ClaimedDestination,
-    settings: MailflowSettings,
-    signal: AbortSignal,
-    stopping: AbortSignal,
-  ): Promise<void> {
-    const save = (verdicts: RecipientVerdict[], keepClaim: boolean) =>
-      untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote', keepClaim }), stopping);
-    const pending = claimed.destination.recipients.filter(isPending);
-    const route = await findRoute({ ...d, settings }, claimed.destination.domain);
-    if (route.kind !== 'hosts') {
-      await save(sameVerdict(pending, { verdict: route.kind, reply: route.reply }), false);
+  const turn = createTurns(d);
+  const ownTrouble = createOwnTrouble(clock);
+  const endingOf = createEndings(clock, () => new DeliveryTimeout());
+
+  /** Not now, by a limit of the cluster: due again when its turn may have come, and no attempt; but its notices and its end come when they should. */
+  async function putBack(claimed: ClaimedDestination, refused: Refused, signal: AbortSignal): Promise<void> {
+    const { message, destination } = claimed;
+    const waitSeconds = turn(refused);
+    const nowMs = clock.nowMs();
+    const deadlineMs = nextDeadlineMs(message, destination, ...allSchedules(d.settings()));
+    logger.debug(
+      { queueId: message.id, domain: destination.domain, limit: refused.name, waitSeconds },
+      'delivery put off by a limit',
+    );
+    // It may have been the domain's only probe for an hour.
+    if (claimed.isForced) void d.destinations?.putOffProbe(destination.domain, waitSeconds);
+    if (deadlineMs > nowMs) {
+      await d.queue.release([claimed], Math.ceil(Math.min(nowMs / 1000 + waitSeconds, deadlineMs / 1000)));
       return;
     }
-    const open: OpenRecipients = new Map(pending.map(({ address }) => [address, { address, ...untried }]));
-    let attemptsLeft = settings.maxHostsPerAttempt;
-    for (const host of route.hosts) {
-      const found = await host.resolve();
-      if (found.status === 'failed') keepOpen(open, sameVerdict(pending, unresolved(found, host.hostname)));
-      for (const address of found.status === 'found' ? found.addresses : []) {
-        if (attemptsLeft-- <= 0) break;
-        const recipients = pending.filter((recipient) => open.has(recipient.address));
-        const answer = await tryHost(d, pool, { host: host.hostname, address, settings }, claimed, recipients, signal);
-        for (const verdict of answer.verdicts) open.delete(verdict.address);
-        keepOpen(open, answer.open.values());
-        // TRAPS 14: what the peer has answered is saved before anything else is tried.
-        if (answer.verdicts.length > 0) await save(answer.verdicts, open.size > 0);
-        if (open.size === 0) return;
-      }
+    const verdicts = sameVerdict(destination.recipients.filter(isPending), heldBack);
+    await untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote', isUnattempted: true }), signal);
+  }
+
+  /** Within the limits, with a limit on its time. Answers what the attempt said of the destination; `onAnswered` is told it as soon as that is known. */
+  async function attempt(
+    claimed: ClaimedDestination,
+    facts: Facts,
+    signal: AbortSignal,
+    onAnswered: (pace: PaceResult) => void,
+  ): Promise<PaceResult> {
+    const settings = d.settings();
+    const admittance = await admit({ ...d.limits, logger }, settings.outbound, choices, facts);
+    if (!admittance.isAllowed) {
+      await putBack(claimed, admittance, signal);
+      return 'neutral';
     }
-    await save([...open.values()], false);
+    const ending = endingOf(signal, settings.maxRemoteDeliverySeconds * 1000);
+    let isOver = false;
+    const over = () => {
+      if (isOver) return;
+      isOver = true;
+      // Its signal may be another delivery's from now on.
+      ending.over();
+      admittance.release();
+    };
+    const round: Round = new Round(d, talk, ownPlaces, ownTrouble, {
+      claimed,
+      settings,
+      facts,
+      signal: ending.signal,
+      stopping: signal,
+      onAnswered: () => {
+        over();
+        onAnswered(round.pace);
+      },
+    });
+    try {
+      await round.run();
+    } catch (error) {
+      const isTimeUp = !isOver && ending.signal.aborted && !signal.aborted && !(error instanceof ClaimLost);
+      if (!isTimeUp && !(error instanceof BlobMissing)) throw error;
+      if (!isTimeUp) logger.error({ queueId: claimed.message.id, err: error }, 'content of a queued message is missing');
+      const pending = claimed.destination.recipients.filter(isPending);
+      const verdicts = sameVerdict(pending, isTimeUp ? timeOver : contentLost);
+      await untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote' }), signal);
+      if (isTimeUp) round.pace = 'bad';
+    } finally {
+      over();
+    }
+    round.report();
+    return round.pace;
   }
 
   return {
-    async deliver({ claimed }, signal) {
-      // Not AbortSignal.any: what it hangs on a signal as long-lived as `signal` is never taken off again.
-      const settings = d.settings();
-      const ending = new AbortController();
-      const stop = () => ending.abort(signal.reason);
-      if (signal.aborted) stop();
-      signal.addEventListener('abort', stop, { once: true });
-      const timer = d.clock.setTimer(settings.maxRemoteDeliverySeconds * 1000, () => ending.abort(new DeliveryTimeout()), {
-        background: true,
-      });
+    pacer,
+    async deliver({ claimed, onAnswered }, signal) {
+      const leave = await pacer.enter(claimed.destination.domain, signal);
+      let result: PaceResult = 'neutral';
       try {
-        await attemptAll(claimed, settings, ending.signal, signal);
-      } catch (error) {
-        const isTimeUp = ending.signal.aborted && !signal.aborted && !(error instanceof ClaimLost);
-        if (!isTimeUp && !(error instanceof BlobMissing)) throw error;
-        if (!isTimeUp) d.logger.error({ queueId: claimed.message.id, err: error }, 'content of a queued message is missing');
-        const pending = claimed.destination.recipients.filter(isPending);
-        const verdicts = sameVerdict(pending, isTimeUp ? timeOver : contentLost);
-        await untilSaved(d, () => d.settle({ claimed, verdicts, kind: 'remote' }), signal);
+        const node = { node_id: d.nodeId ?? claimed.claim.nodeId, hostname: d.settings().hostname };
+        let known: ReturnType<Facts> | undefined;
+        const facts = () => (known ??= queueFacts(claimed, node, clock.nowMs()));
+        result = await attempt(claimed, facts, signal, (pace) => {
+          leave(pace);
+          onAnswered?.();
+        });
       } finally {
-        timer.cancel();
-        signal.removeEventListener('abort', stop);
+        leave(result);
       }
     },
     close: () => pool.close(),
@@ -144,8 +204,17 @@ class DeliveryTimeout extends Error {
   override readonly name = 'DeliveryTimeout';
 }
 
-function sameVerdict(recipients: readonly QueueRecipient[], verdict: Omit<RecipientVerdict, 'address'>): RecipientVerdict[] {
-  return recipients.map(({ address }) => ({ address, ...verdict }));
+/** What an attempt is made with. */
+interface RoundInput {
+  claimed: ClaimedDestination;
+  settings: MailflowSettings;
+  facts: Facts;
+  /** Ends conversations. */
+  signal: AbortSignal;
+  /** Only this ends the saving: what a peer has answered stays true when the time is over. */
+  stopping: AbortSignal;
+  /** The last save has begun: nobody is asked any more. */
+  onAnswered(): void;
 }
 
 /** Before anybody was asked. */
@@ -154,192 +223,158 @@ const untried: Omit<RecipientVerdict, 'address'> = {
   reply: { code: 0, enhanced: '4.4.1', text: 'No mail host of this domain could be tried' },
 };
 
-/** Notes what a host said of recipients that are still open; where any host said "later", "never" of another does not count. */
-function keepOpen(open: OpenRecipients, verdicts: Iterable<RecipientVerdict>): void {
-  for (const verdict of verdicts) {
-    const before = open.get(verdict.address);
-    if (!before) continue;
-    const isFirst = before.reply === untried.reply;
-    if (isFirst || before.verdict === 'failed' || verdict.verdict === 'deferred') open.set(verdict.address, verdict);
+/** One attempt at one destination: all its hosts, until each recipient is decided or none is left to ask. */
+class Round {
+  pace: PaceResult = 'neutral';
+  /** Of the destination, for the cluster's knowledge of it. */
+  #standing: Answer['standing'] = 'ours';
+  #reply: DeliveryReply | undefined;
+  #tls: string | undefined;
+  #attemptsLeft: number;
+  readonly #pending: QueueRecipient[];
+  readonly #open: OpenRecipients;
+
+  constructor(
+    private readonly d: RemoteDeliveryDependencies,
+    private readonly talk: ConversationDependencies,
+    private readonly ownPlaces: () => OwnPlaces,
+    private readonly ownTrouble: OwnTrouble,
+    private readonly input: RoundInput,
+  ) {
+    this.#pending = input.claimed.destination.recipients.filter(isPending);
+    this.#open = new Map(this.#pending.map(({ address }) => [address, { address, ...untried }]));
+    this.#attemptsLeft = input.settings.maxHostsPerAttempt;
   }
-}
 
-/** One conversation; a connection that was idle and turns out dead is replaced by a fresh one. */
-async function tryHost(
-  d: RemoteDeliveryDependencies,
-  pool: ConnectionPool,
-  attempt: Attempt,
-  claimed: ClaimedDestination,
-  recipients: readonly QueueRecipient[],
-  signal: AbortSignal,
-): Promise<Answer> {
-  const { relayHost, smtpPort } = attempt.settings;
-  const port = relayHost?.port ?? smtpPort;
-  const key = [attempt.host, attempt.address, port, relayHost?.tls, relayHost?.user].join('|');
-  for (;;) {
-    let pooled: Awaited<ReturnType<ConnectionPool['acquire']>>;
-    try {
-      pooled = await pool.acquire(key, () => d.connect(connectOptions(d, attempt, port, signal)));
-    } catch (error) {
-      if (signal.aborted || !(error instanceof SmtpConnectError)) throw error;
-      return connectFailure(d, attempt, claimed, recipients, error);
+  async run(): Promise<void> {
+    const { d, talk, input } = this;
+    const { claimed, settings, facts } = input;
+    const { destination } = claimed;
+    const routeName = await talk.choices.routeName(settings.outbound, facts);
+    const addressOrder = await talk.choices.addressOrder(settings.outbound, facts);
+    const lookup = { ...d, settings, routeName, addressOrder, override: destination.route };
+    const route = await findRoute(lookup, destination.domain);
+    if (route.kind === 'local') return this.#deliverLocally();
+    if (route.kind !== 'hosts') {
+      if (route.kind === 'deferred' && !route.isOurs) this.#note('unreachable', route.reply);
+      return this.#save(sameVerdict(this.#pending, { verdict: route.kind, reply: route.reply }), {});
     }
-    const { connection, isReused } = pooled;
-    const content = watchedContent(d, claimed);
-    try {
-      const result = await connection.send(outgoing(claimed, recipients, content), signal);
-      pool.release(key, connection, result.reusable);
-      // Our own store's fault, not the peer's: it is no attempt.
-      if (content.failure && !result.recipients.some(({ outcome }) => outcome === 'delivered')) throw content.failure;
-      if (isReused && result.recipients.every(isDeadConnection)) continue;
-      return judge(d, attempt, claimed, result.recipients, result.dsnPassedOn);
-    } catch (error) {
-      connection.destroy();
-      throw error;
+    for (const [place, hosts] of [route.hosts, route.fallback].entries()) {
+      // Who was refused for good by the domain's own hosts is not asked for elsewhere.
+      if (place > 0 && ![...this.#open.values()].some(({ verdict }) => verdict === 'deferred')) break;
+      if (await this.#try(hosts, addressOrder, route.authenticated)) return;
     }
+    await this.#save([...this.#open.values()], { tls: this.#tls });
   }
-}
 
-interface WatchedContent {
-  /** Why it could not be read, or not be sent to its end. */
-  failure: unknown;
-  open(): AsyncIterable<Buffer>;
-  mayComplete(): boolean;
-}
+  /** As the directory stands now: whom it does not have is unknown (5.1.1), whatever other servers might say. */
+  async #deliverLocally(): Promise<void> {
+    const { claimed } = this.input;
+    await this.d.deliverLocal({ claimed });
+    // Its own hosts may have been down before the route was set: they are not asked any more.
+    void this.d.destinations?.report({ domain: claimed.destination.domain, result: 'reached' });
+  }
 
-/** The message without our own front. */
-function watchedContent(d: RemoteDeliveryDependencies, { message }: ClaimedDestination): WatchedContent {
-  const content: WatchedContent = {
-    failure: undefined,
-    // A process that was stopped in the middle of a conversation wakes here: its claims may be another's by now.
-    mayComplete() {
-      const may = d.maySend?.() ?? true;
-      if (!may) content.failure = new KvError('unavailable', 'this node may have been declared dead', 'outage');
-      return may;
-    },
-    async *open() {
-      try {
-        yield* d.blobs.stream(message.blobId, { start: message.relayOffsetBytes });
-      } catch (error) {
-        content.failure = error;
-        throw error;
+  /** Tells the cluster what was learnt of the domain. */
+  report(): void {
+    const { domain, route } = this.input.claimed.destination;
+    const { destinations } = this.d;
+    if (this.#standing === 'reached') this.ownTrouble.reached();
+    // Where an operator has sent this one says nothing about where its domain's mail goes.
+    if (this.#standing === 'ours' || route) return;
+    if (this.#standing === 'unreachable' && !this.ownTrouble.isTheirs(domain)) {
+      if (this.talk.memory.isNews('own trouble', 300))
+        this.d.logger.error({ domain, ...this.#reply }, 'nobody can be reached: no domain is held for down on that account');
+      return;
+    }
+    void destinations?.report({ domain, result: this.#standing, ...(this.#reply ? { reply: this.#reply } : {}) });
+  }
+
+  /** Whether all recipients are decided. */
+  async #try(hosts: readonly RouteStop[], order: AddressOrder, isRouteAuthenticated: boolean): Promise<boolean> {
+    const { settings } = this.input;
+    for (const stop of hosts) {
+      if (this.#attemptsLeft <= 0) break;
+      const found = await stop.resolve();
+      if (found.status === 'failed') {
+        const { verdict, reply } = unresolved(found, stop.hostname);
+        this.#keepOpen(sameVerdict(this.#pending, { verdict, reply }));
+        this.#note('unreachable', reply);
+        continue;
       }
-    },
-  };
-  return content;
-}
+      const { memory } = this.talk;
+      const isDown = (family: 4 | 6) => memory.recall(familyMemory(family)) !== undefined;
+      for (const address of inOrder(found.addresses, order, isDown)) {
+        if (this.#leadsHome(stop, address)) {
+          // RFC 5321 5.1: what comes after ourselves must not be tried either.
+          this.#keepOpen(sameVerdict(this.#pending, { verdict: 'failed', reply: { ...mailLoops, host: stop.hostname } }));
+          return false;
+        }
+        if (this.#attemptsLeft-- <= 0) break;
+        const authenticated = isRouteAuthenticated && found.authenticated;
+        if (await this.#ask({ stop, address, authenticated, settings, facts: this.input.facts })) return true;
+      }
+    }
+    return false;
+  }
 
-/** The connection was gone before the peer could say a word about this message. */
-function isDeadConnection({ outcome, code, stage }: RecipientResult): boolean {
-  return outcome === 'temporary' && (stage === 'mail' || stage === 'rset') && (code === 0 || code === 421);
-}
+  #leadsHome(stop: RouteStop, address: string): boolean {
+    const { endpoints, interfaces } = this.ownPlaces();
+    const { isConfigured, protocol } = stop.transport;
+    if (!isConfigured) return leadsHome(address, stop.port, endpoints, interfaces);
+    // An operator may mean a server on this machine, but never the very place that it came from.
+    return protocol === 'smtp' && endpoints.some((own) => own.address === address && own.port === stop.port);
+  }
 
-function connectOptions(
-  { clock, logger }: RemoteDeliveryDependencies,
-  { host, address, settings }: Attempt,
-  port: number,
-  signal: AbortSignal,
-): ConnectOptions {
-  const relay = settings.relayHost;
-  return {
-    address,
-    port,
-    hostname: host,
-    localAddress: settings.sourceAddress,
-    heloName: settings.hostname,
-    tls: { mode: relay?.tls ?? 'opportunistic' },
-    auth: relay?.user === undefined ? undefined : { login: relay.user, password: relay.password ?? '' },
-    clock,
-    logger,
-    signal,
-  };
-}
-
-function outgoing(
-  { message }: ClaimedDestination,
-  recipients: readonly QueueRecipient[],
-  { open, mayComplete }: WatchedContent,
-): OutgoingMessage {
-  return {
-    from: message.from,
-    recipients: recipients.map(({ address, notify, orcpt }) => ({ address, notify, originalRecipient: typedOriginal(orcpt) })),
-    ret: message.ret,
-    envelopeId: message.envid,
-    body: {
-      sizeBytes: message.sizeBytes - message.relayOffsetBytes,
-      eightBit: message.body !== '7BIT',
-      // RFC 6531 3.4: what came with SMTPUTF8 needs it again only if something in it does; the client looks at the addresses.
-      utf8: message.isUtf8 && (message.body !== '7BIT' || !isAscii(message.from)),
-      binary: message.body === 'BINARYMIME',
-      open,
-      mayComplete,
-    },
-  };
-}
-
-/** `orcpt` is kept as `type;address`. */
-function typedOriginal(orcpt: string | undefined): { type: string; address: string } | undefined {
-  if (orcpt === undefined) return undefined;
-  const at = orcpt.indexOf(';');
-  return { type: orcpt.slice(0, at), address: orcpt.slice(at + 1) };
-}
-
-function connectFailure(
-  d: RemoteDeliveryDependencies,
-  { host, address }: Attempt,
-  { message, destination }: ClaimedDestination,
-  recipients: readonly QueueRecipient[],
-  error: SmtpConnectError,
-): Answer {
-  d.logger.info(
-    { queueId: message.id, domain: destination.domain, host, address, stage: error.stage, code: error.code, text: error.message },
-    'no delivery through this host',
-  );
-  const reply: DeliveryReply = { code: error.code, enhanced: error.enhanced, text: error.message, host };
-  const verdict = error.outcome === 'permanent' ? 'failed' : 'deferred';
-  return { verdicts: [], open: new Map(sameVerdict(recipients, { verdict, reply }).map((one) => [one.address, one])) };
-}
-
-/** What the peer said of the message or of a recipient stands for its whole domain; what it said of its own state does not. */
-function mayOtherHostDoBetter({ wide, code, stage, outcome }: RecipientResult): boolean {
-  if (!wide || code === 0) return wide;
-  return outcome === 'temporary' && stage !== 'data' && stage !== 'end-of-data';
-}
-
-function judge(
-  d: RemoteDeliveryDependencies,
-  { host, address: peer }: Attempt,
-  { message, destination }: ClaimedDestination,
-  results: readonly RecipientResult[],
-  dsnPassedOn: boolean,
-): Answer {
-  const answer: Answer = { verdicts: [], open: new Map() };
-  const counts: Record<string, number> = {};
-  for (const result of results) {
-    const { address, outcome, code, enhanced, text } = result;
-    counts[outcome] = (counts[outcome] ?? 0) + 1;
-    const reply: DeliveryReply = { code, enhanced, text, host };
-    if (outcome === 'delivered') answer.verdicts.push({ address, verdict: 'relayed', reply, dsnPassedOn });
-    else if (outcome === 'unknown') {
-      attemptsTotal.inc({ kind: 'remote', result: 'unknown' });
-      answer.verdicts.push({ address, verdict: 'deferred', reply });
-    } else {
-      const verdict = outcome === 'permanent' ? 'failed' : 'deferred';
-      if (mayOtherHostDoBetter(result)) answer.open.set(address, { address, verdict, reply });
-      else answer.verdicts.push({ address, verdict, reply });
+  /** All that this host takes, in as many transactions as it wants. Answers whether all recipients are decided. */
+  async #ask(attempt: Attempt): Promise<boolean> {
+    const { claimed, signal } = this.input;
+    let recipients = this.#pending.filter(({ address }) => this.#open.has(address));
+    for (;;) {
+      const answer = await converse(this.talk, attempt, claimed, recipients, signal);
+      if (answer.isNetworkMissing) this.#attemptsLeft++;
+      this.#learn(answer);
+      for (const { address } of answer.verdicts) this.#open.delete(address);
+      this.#keepOpen(answer.open.values());
+      // TRAPS 14: what the peer has answered is saved before anything else is tried.
+      if (answer.verdicts.length > 0) {
+        const { tls, isDeliverByPassedOn } = answer;
+        await this.#save(answer.verdicts, { keepClaim: this.#open.size > 0, tls, isDeliverByPassedOn });
+      }
+      if (this.#open.size === 0) return true;
+      if (answer.again.size === 0) return false;
+      recipients = recipients.filter(({ address }) => answer.again.has(address));
     }
   }
-  const first = results[0];
-  const facts = {
-    queueId: message.id,
-    domain: destination.domain,
-    host,
-    address: peer,
-    ...counts,
-    code: first?.code,
-    text: first?.text,
-  };
-  if (counts['unknown']) d.logger.warn(facts, 'the peer may have taken the message without saying so; it will be sent again');
-  else d.logger.info(facts, 'delivery attempt');
-  return answer;
+
+  #learn({ standing, pace, reply, tls }: Answer): void {
+    if (pace === 'good' || this.pace === 'neutral') this.pace = pace;
+    this.#tls = tls;
+    this.#note(standing, reply);
+  }
+
+  /** One host that was reached is enough. */
+  #note(standing: Answer['standing'], reply: DeliveryReply | undefined): void {
+    if (standing === 'ours' || this.#standing === 'reached') return;
+    this.#standing = standing;
+    this.#reply = reply;
+  }
+
+  /** Notes what a host said of recipients that are still open; where any host said "later", "never" of another does not count. */
+  #keepOpen(verdicts: Iterable<RecipientVerdict>): void {
+    for (const verdict of verdicts) {
+      const before = this.#open.get(verdict.address);
+      if (!before) continue;
+      const isFirst = before.reply === untried.reply;
+      if (isFirst || before.verdict === 'failed' || verdict.verdict === 'deferred') this.#open.set(verdict.address, verdict);
+    }
+  }
+
+  async #save(verdicts: RecipientVerdict[], more: Pick<SettleInput, 'keepClaim' | 'tls' | 'isDeliverByPassedOn'>): Promise<void> {
+    const { d, input } = this;
+    const saving = untilSaved(d, () => d.settle({ claimed: input.claimed, verdicts, kind: 'remote', ...more }), input.stopping);
+    // Not before the saving has begun: the next delivery comes after it.
+    if (!more.keepClaim) input.onAnswered();
+    await saving;
+  }
 }

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { findHeader, parseMessage } from '../../protocols/message/index.js';
 import type { QueueMessage } from '../../store/queue/index.js';
 import { buildReport, type ReportInput } from './dsn.js';
+import { reportTexts } from './report-texts.js';
 
 const message: QueueMessage = {
   id: '01k80s3ta372dr4lsodg',
@@ -35,6 +36,7 @@ function report(change: Partial<ReportInput> = {}) {
     ],
     returned,
     nowMs: Date.UTC(2026, 10, 22, 6, 0, 0),
+    lastAttemptAtMs: Date.UTC(2026, 10, 22, 6, 0, 0),
     id: '01k80s3ta372dr4lsodh',
     ...change,
   });
@@ -62,7 +64,8 @@ describe('reports', () => {
     expect(status).toBe(
       'Reporting-MTA: dns; mx.example.test\r\nArrival-Date: Sun, 22 Nov 2026 05:00:00 +0000\r\n\r\n' +
         'Original-Recipient: rfc822; old@remote.test\r\nFinal-Recipient: rfc822; bob@remote.test\r\nAction: failed\r\nStatus: 5.1.1\r\n' +
-        'Remote-MTA: dns; mx.remote.test\r\nDiagnostic-Code: smtp; 550 5.1.1 No such user\r\nLast-Attempt-Date: Sun, 22 Nov 2026 06:00:00 +0000\r\n',
+        'Remote-MTA: dns; mx.remote.test\r\nDiagnostic-Code: smtp; 550 5.1.1 No such user\r\nLast-Attempt-Date: Sun, 22 Nov 2026 06:00:00 +0000\r\n' +
+        'Final-Log-ID: 01k80s3ta372dr4lsodg\r\n',
     );
     expect(original).toBe(returned.bytes.toString());
   });
@@ -84,6 +87,59 @@ describe('reports', () => {
     expect(`${original!.type}/${original!.subtype}`).toBe('message/global-headers');
     expect(partsOf(bytes)[1]).toContain(
       'Original-Recipient: utf-8; bøb@remote.test\r\nFinal-Recipient: utf-8; bøb@remote.test\r\n',
+    );
+  });
+
+  it('stays in ASCII where the message did not come with SMTPUTF8', () => {
+    const { bytes, isEightBit, isUtf8 } = report({
+      recipients: [
+        {
+          recipient: { address: 'bøb@remote.test', orcpt: 'utf-8;bøb@remote.test' },
+          action: 'failed',
+          reply: { code: 550, enhanced: '5.1.1', text: 'Kein Benutzer für bøb', host: 'mx.remote.test' },
+        },
+      ],
+    });
+    expect([isEightBit, isUtf8]).toEqual([false, false]);
+    expect(bytes.every((octet) => octet < 128)).toBe(true);
+    const [, status] = parseMessage(bytes).children!;
+    expect(`${status!.type}/${status!.subtype}`).toBe('message/delivery-status');
+    expect(partsOf(bytes)[1]).toContain(
+      'Original-Recipient: utf-8; b\\x{F8}b@remote.test\r\nFinal-Recipient: utf-8; b\\x{F8}b@remote.test\r\n',
+    );
+    expect(partsOf(bytes)[1]).toContain('Diagnostic-Code: smtp; 550 5.1.1 Kein Benutzer f?r b?b\r\n');
+  });
+
+  it.each([
+    ['delayed', 'delayed', '4.4.1', 'Delayed mail (still being retried)', true],
+    ['success', 'delivered', '2.1.5', 'Successful mail delivery report', false],
+    ['success', 'relayed', '2.0.0', 'Successful mail delivery report', false],
+    ['success', 'expanded', '2.1.5', 'Successful mail delivery report', false],
+    ['failed', 'failed', '5.4.7', 'Undelivered mail returned to sender', false],
+  ] as const)('has all fields of a report of kind %s, %s', (kind, action, enhanced, subject, isRetried) => {
+    const { bytes } = report({
+      kind,
+      message: {
+        ...message,
+        envid: 'QQ314159',
+        source: { protocol: 'smtp', helo: 'client.remote.test' },
+        deliverBy: { untilMs: Date.UTC(2026, 10, 22, 7, 0, 0), mode: 'notify', isTraced: false },
+      },
+      recipients: ['bob', 'eve'].map((name) => ({
+        recipient: { address: `${name}@remote.test` },
+        action,
+        reply: { code: 0, enhanced, text: 'x' },
+      })),
+    });
+    expect(findHeader(bytes, parseMessage(bytes), 'Subject')).toBe(subject);
+    const block = (name: string) =>
+      `\r\nFinal-Recipient: rfc822; ${name}@remote.test\r\nAction: ${action}\r\nStatus: ${enhanced}\r\n` +
+      'Last-Attempt-Date: Sun, 22 Nov 2026 06:00:00 +0000\r\nFinal-Log-ID: 01k80s3ta372dr4lsodg\r\n' +
+      (isRetried ? 'Will-Retry-Until: Fri, 27 Nov 2026 05:00:00 +0000\r\n' : '');
+    expect(partsOf(bytes)[1]).toBe(
+      'Reporting-MTA: dns; mx.example.test\r\nOriginal-Envelope-Id: QQ314159\r\nReceived-From-MTA: dns; client.remote.test\r\n' +
+        'Arrival-Date: Sun, 22 Nov 2026 05:00:00 +0000\r\nDeliver-By-Date: Sun, 22 Nov 2026 07:00:00 +0000\r\n' +
+        `${block('bob')}${block('eve')}`,
     );
   });
 
@@ -129,6 +185,17 @@ describe('reports', () => {
       ),
       { numRuns: 200 },
     );
+  });
+
+  it('keeps its frame whatever the host is called and administrators have written', () => {
+    const texts = { en: { ...reportTexts['en'], said: '{host}\nhas said:', delivered: 'there\nnow' } };
+    const reply = { code: 250, enhanced: '2.1.5', text: 'Ok', host: 'mx.remote.test' };
+    const recipients = [{ recipient: { address: 'bob@remote.test' }, action: 'delivered' as const, reply }];
+    const { bytes } = report({ kind: 'success', hostname: `${'long.'.repeat(40)}test`, recipients, texts });
+    const [text] = partsOf(bytes);
+    expect(text).toContain('<bob@remote.test> (there now):\r\n    mx.remote.test has said: 250 2.1.5 Ok\r\n');
+    expect(bytes.toString().replaceAll('\r\n', '')).not.toMatch(/[\r\n]/);
+    expect(/boundary="([^"]*)"/.exec(bytes.toString())![1]!.length).toBeLessThanOrEqual(70);
   });
 
   it('is never made for the null sender', () => {

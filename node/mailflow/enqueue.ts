@@ -5,6 +5,7 @@
 import type { Clock } from '../../ops/telemetry/index.js';
 import type { KvStore, KvTransaction } from '../../store/kv/contract.js';
 import { AccountCombiner, AccountGate, type Outcome } from '../../store/mail/index.js';
+import type { History, HistoryRecord } from '../../store/queue/history-contract.js';
 import {
   type ClaimedDestination,
   ClaimLost,
@@ -20,10 +21,17 @@ export interface EnqueueDependencies {
   queue: Queue;
   clock: Clock;
   desk?: DeliveryDesk;
+  history?: Pick<History, 'append'>;
 }
 
 /** Queues a message durably; answers the destinations that were born claimed by this node. Throws KvError and what the queue throws: nothing was kept then. */
-export type Enqueue = (message: NewQueueMessage) => Promise<ClaimedDestination[]>;
+export type Enqueue = (message: NewQueueMessage, accepted?: HistoryRecord) => Promise<ClaimedDestination[]>;
+
+interface Waiting {
+  message: NewQueueMessage;
+  /** Written with it. */
+  accepted: HistoryRecord | undefined;
+}
 
 const maxCombinedMessages = 64;
 const maxCombinedBytes = 4_000_000;
@@ -35,7 +43,7 @@ const maxInlineBytes = 140_000;
 /** There is one queue, hence one line in front of it. */
 const line = 'queue';
 
-export function createEnqueue({ kv, queue, clock, desk }: EnqueueDependencies): Enqueue {
+export function createEnqueue({ kv, queue, clock, desk, history }: EnqueueDependencies): Enqueue {
   /**
    * A node that takes no more claims (it drains, or was fenced) queues all the same, for whoever works the queue. In the same transaction: a new one would
    * not know that an earlier run may have been committed, and would write over what another node has in hand by now.
@@ -50,32 +58,36 @@ export function createEnqueue({ kv, queue, clock, desk }: EnqueueDependencies): 
     }
   }
 
-  async function run(_line: string, messages: NewQueueMessage[]): Promise<Outcome<ClaimedDestination[]>[]> {
+  async function run(_line: string, waiting: Waiting[]): Promise<Outcome<ClaimedDestination[]>[]> {
     // Decided before the transaction, which may run again.
-    const claimsFor = messages.map(({ blob }) => (desk?.hasRoom(blob.sizeBytes) ? desk.node : undefined));
+    const claimsFor = waiting.map(({ message }) => (desk?.hasRoom(message.blob.sizeBytes) ? desk.node : undefined));
     return kv.transact(
       async (tx) => {
         const nowSeconds = Math.floor(clock.nowMs() / 1000);
         // Side by side: however many they are, what they read shares two round trips.
         return Promise.all(
-          messages.map(async (message, place) => ({ value: await enqueueOne(tx, message, nowSeconds, claimsFor[place]) })),
+          waiting.map(async ({ message, accepted }, place) => {
+            const value = await enqueueOne(tx, message, nowSeconds, claimsFor[place]);
+            if (accepted) history?.append(tx, message.id, accepted);
+            return { value };
+          }),
         );
       },
       { label: 'enqueue' },
     );
   }
 
-  const combiner = new AccountCombiner<NewQueueMessage, ClaimedDestination[]>({
+  const combiner = new AccountCombiner<Waiting, ClaimedDestination[]>({
     gate: new AccountGate(),
     run,
     maxItems: maxCombinedMessages,
     maxBytes: maxCombinedBytes,
-    bytesOf: ({ blob, destinations }) => {
+    bytesOf: ({ message: { blob, destinations } }) => {
       const recipients = destinations.reduce((sum, destination) => sum + destination.recipients.length, 0);
       return Math.min(blob.sizeBytes, maxInlineBytes) + messageBytes + recipients * recipientBytes;
     },
     // What is wrong with one message must not fail the others.
     shouldSplit: (error) => !isStoreTrouble(error),
   });
-  return (message) => combiner.submit(line, message);
+  return (message, accepted) => combiner.submit(line, { message, accepted });
 }

@@ -47,6 +47,7 @@ describe('header scan', () => {
           receivedFields: 2,
           hasDate: true,
           hasMessageId: true,
+          messageId: '<1@2>',
           from: ['Al <a@b>\t(x)'],
           startsFolded: false,
         });

@@ -5,6 +5,8 @@ export interface HeaderFacts {
   receivedFields: number;
   hasDate: boolean;
   hasMessageId: boolean;
+  /** Value of the first Message-ID field, raw and unfolded, cut to what a name can be. */
+  messageId?: string;
   /** Raw (latin1), unfolded values of all From fields. */
   from: string[];
   /** The first line is a continuation: it would become part of whatever is put in front. */
@@ -15,6 +17,9 @@ export type HeaderProgress = 'more' | 'complete' | 'too-large';
 
 const crlfcrlf = Buffer.from('\r\n\r\n');
 const interesting = /^(received|date|message-id|from)[ \t]*:/gim;
+
+/** RFC 5322 2.1.1: the longest line. */
+const maxMessageIdCharacters = 998;
 
 /** Chunks that are shorter together are joined: a client that sends octet by octet must not cost a Buffer for each. */
 const joinBytes = 4096;
@@ -70,6 +75,7 @@ export class HeaderScan {
           break;
         case 'message-id':
           facts.hasMessageId = true;
+          facts.messageId ??= unfoldedValue(text, match.index + match[0].length).slice(0, maxMessageIdCharacters);
           break;
         default:
           facts.from.push(unfoldedValue(text, match.index + match[0].length));

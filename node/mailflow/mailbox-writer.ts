@@ -12,9 +12,17 @@ import {
   type NewMessage,
   type Outcome,
 } from '../../store/mail/index.js';
-import { type ClaimedDestination, ClaimLost, type Destination, type Queue, type SaveOutcome } from '../../store/queue/index.js';
+import {
+  type ClaimedDestination,
+  ClaimLost,
+  createHistory,
+  type Destination,
+  type Queue,
+  type SaveOutcome,
+} from '../../store/queue/index.js';
 import { combinedMessages } from './metrics.js';
 import { Notices } from './notice.js';
+import { attemptEvent } from './outcome-history.js';
 import { isPending, isStoreTrouble } from './settle.js';
 import type { RecipientVerdict } from './types.js';
 
@@ -44,6 +52,8 @@ const overheadBytes = 16_000;
 
 /** Answers a function that delivers one message. It throws ClaimLost, MailError (nothing was written), KvError. */
 export function createMailboxWriter({ kv, queue, mail, gate }: MailboxWriterDependencies) {
+  const history = createHistory({ kv });
+
   /** Whether the message is in the mailbox now. A mailbox's refusal (MailError) comes before its first write and concerns this message alone. */
   async function insert(
     writer: AccountWriter,
@@ -61,14 +71,26 @@ export function createMailboxWriter({ kv, queue, mail, gate }: MailboxWriterDepe
     }
   }
 
-  function save(
+  async function save(
     tx: KvTransaction,
     { claimed, verdicts, nowMs, nextDueAtSeconds }: MailboxDelivery,
     current: Destination,
-    isLinkedElsewhere: boolean,
+    isInserted: boolean,
   ): Promise<SaveOutcome> {
     const results = verdicts.map(({ address, reply }) => ({ address, status: 'delivered' as const, lastReply: reply }));
-    return queue.save(tx, claimed, { results, current, nextDueAtSeconds, attempted: { atMs: nowMs }, isLinkedElsewhere });
+    const attempted = { atMs: nowMs };
+    const outcome = await queue.save(tx, claimed, {
+      results,
+      current,
+      nextDueAtSeconds,
+      attempted,
+      isLinkedElsewhere: isInserted,
+    });
+    if (isInserted) {
+      const record = { atMs: nowMs, nodeId: claimed.claim.nodeId, event: attemptEvent(claimed, verdicts) };
+      history.append(tx, claimed.message.id, record, ...(outcome.isMessageDone ? [{ kind: 'done' as const }] : []));
+    }
+    return outcome;
   }
 
   async function run(accountId: string, items: MailboxDelivery[]): Promise<Outcome<SaveOutcome>[]> {

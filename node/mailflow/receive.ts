@@ -1,21 +1,30 @@
 /**
- * Accepts mail: the node's side of SMTP, submission and LMTP sessions. Decides who may send what to whom; the body goes through `sink.ts`. A message is
- * acknowledged after the transaction that queued it, never before.
+ * Accepts mail: the node's side of SMTP, submission and LMTP sessions. Decides who may send what to whom, by the directory and by what operators have set for
+ * the stages (`stages/`); the body goes through `sink.ts`. A message is acknowledged after the transaction that queued it, never before.
  */
 import type { Reply } from '../../protocols/smtp/grammar/index.js';
 import type {
   Envelope,
   MailCommand,
+  MaybePromise,
   MessageSink,
   RecipientCommand,
   SessionInfo,
   SmtpHandler,
 } from '../../protocols/smtp/server/handler.js';
-import type { LocalTarget } from '../../store/directory/contract.js';
-import { domainOfAddress } from './addresses.js';
+import { DropSink } from './drop-sink.js';
 import { createEnqueue } from './enqueue.js';
 import { replies } from './replies.js';
 import { QueueingSink } from './sink.js';
+import { Asker } from './stages/ask.js';
+import { Blocklists } from './stages/blocklists.js';
+import { defaultStages } from './stages/defaults.js';
+import { after } from './stages/maybe.js';
+import { routeRecipient } from './stages/recipient.js';
+import { Screening } from './stages/screening.js';
+import { StageRoom } from './stages/stage-room.js';
+import { newTransaction, stateOf, type Transaction } from './stages/state.js';
+import { expand, verify } from './stages/verify.js';
 import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
 
 export interface Receiver {
@@ -29,64 +38,32 @@ export interface Receiver {
 /** Per recipient; RCPT must stay far from the transaction limit of 10 MB. */
 const maxEnvelopeBytes = 6_000_000;
 
-/** What a transaction has resolved so far; one per session, made anew with each MAIL. */
-interface Transaction {
-  mail: MailCommand;
-  recipients: Map<RecipientCommand, AcceptedRecipient>;
-  envelopeBytes: number;
-}
-
 export function createReceiver(dependencies: ReceiverDependencies): Receiver {
-  const { directory, clock } = dependencies;
-  const enqueue = createEnqueue(dependencies);
-  const transactions = new WeakMap<SessionInfo, Transaction>();
+  const { clock } = dependencies;
+  const reception = new Reception(dependencies);
   const open = new Set<Promise<unknown>>();
   let isDraining = false;
 
   const handler: SmtpHandler = {
     authBackend: dependencies.authBackend,
-
-    greet: () => (isDraining ? closing() : undefined),
-
-    mailFrom(session, mail) {
-      if (isDraining) return closing();
-      transactions.set(session, { mail, recipients: new Map(), envelopeBytes: 0 });
-      if (session.mode !== 'submission') return undefined;
-      const { principal } = session;
-      if (!principal) return replies.authenticationRequired;
-      if (!dependencies.settings().senderMustMatch || mail.address === '') return undefined;
-      return directory
-        .maySendAs(principal.accountId, mail.address)
-        .then((isTheirs) => (isTheirs ? undefined : replies.senderNotYours));
-    },
-
-    async rcptTo(session, mail, command) {
-      let transaction = transactions.get(session);
-      if (transaction?.mail !== mail)
-        transactions.set(session, (transaction = { mail, recipients: new Map(), envelopeBytes: 0 }));
-      const cost = command.address.length * 2 + (command.parameters.originalRecipient?.address.length ?? 0) * 2 + 200;
-      if (
-        transaction.recipients.size >= dependencies.settings().maxRecipientsPerMessage ||
-        transaction.envelopeBytes + cost > maxEnvelopeBytes
-      ) {
-        return replies.tooManyRecipients;
-      }
-      const accepted = await acceptRecipient(dependencies, session, mail, command);
-      if ('code' in accepted) return accepted;
-      transaction.recipients.set(command, accepted);
-      transaction.envelopeBytes += cost;
-      return undefined;
-    },
-
+    policy: (session) => reception.room().policy(session),
+    greet: (session) => (isDraining ? closing() : reception.greet(session)),
+    ehlo: (session, name) => (reception.room().does.ehlo ? reception.room().ehlo(session, name) : undefined),
+    authenticated: (session, principal) =>
+      reception.room().does.auth ? reception.room().authenticated(session, principal) : undefined,
+    mailFrom: (session, mail) => (isDraining ? closing() : reception.mailFrom(session, mail)),
+    rcptTo: (session, mail, command) => reception.rcptTo(session, mail, command),
     async data(session, envelope) {
       if (isDraining) return closing();
-      const recipients = await acceptedOf(dependencies, transactions.get(session), session, envelope);
-      if ('code' in recipients) return recipients;
-      return trackedSink(new QueueingSink(dependencies, enqueue, session, envelope.mail, recipients));
+      const sink = await reception.sink(session, envelope);
+      return 'code' in sink ? sink : trackedSink(sink);
     },
-
-    reset: (session) => void transactions.delete(session),
-    closed: (session) => void transactions.delete(session),
+    vrfy: (session, argument) => verify(dependencies.directory, session, argument),
+    expn: (session, argument) => expand(dependencies.directory, session, argument),
+    reset: (session) => {
+      stateOf(session).transaction = undefined;
+    },
+    closed: (session) => stateOf(session).close(),
   };
 
   /** A drain waits for sinks that are open. */
@@ -143,76 +120,129 @@ function closing(): Reply {
   return { ...replies.draining, close: true };
 }
 
-/** Where a recipient's mail goes, or why it is refused. */
-async function acceptRecipient(
-  { directory, settings: read, mail: mailStore }: ReceiverDependencies,
-  session: SessionInfo,
-  mail: MailCommand,
-  command: RecipientCommand,
-): Promise<AcceptedRecipient | Reply> {
-  const settings = read();
-  // RFC 5321 4.5.1: <Postmaster> is always accepted.
-  const isBarePostmaster = command.address.toLowerCase() === 'postmaster';
-  let address = isBarePostmaster ? settings.postmasterAddress : command.address;
-  let resolution = await directory.resolve(address);
-  if (resolution.kind === 'unknown' && /^postmaster@/i.test(address)) {
-    address = settings.postmasterAddress;
-    resolution = await directory.resolve(address);
+/** One session's steps, from its greeting to the sink of its message. */
+class Reception {
+  readonly #d: ReceiverDependencies;
+  readonly #enqueue;
+  readonly #asker: Asker;
+  readonly #screening: Screening;
+  #room: StageRoom | undefined;
+
+  constructor(dependencies: ReceiverDependencies) {
+    this.#d = dependencies;
+    this.#enqueue = createEnqueue(dependencies);
+    const { clock, logger, host, resolver, limits, bans, lookups, isOwnAddress } = dependencies;
+    this.#asker = new Asker({ clock, logger, ...(host && { host }) });
+    this.#screening = new Screening({
+      asker: this.#asker,
+      nowMs: () => clock.nowMs(),
+      ...(resolver && { blocklists: new Blocklists({ resolver, clock, logger }) }),
+      ...(limits && { greylist: limits.greylist }),
+      ...(bans && { bans }),
+      ...(lookups && { lookups }),
+      ...(isOwnAddress && { isOwnAddress }),
+    });
   }
-  const domain = domainOfAddress(address);
-  if (domain === '') return replies.badDomain;
-  switch (resolution.kind) {
-    case 'unknown':
-      return replies.unknownRecipient;
-    case 'disabled':
-      return replies.disabledRecipient;
-    case 'relay':
-      if (!session.principal) return replies.relayDenied;
-      return accepted(command, address, domain, false);
-    default: {
-      const [only, ...others] = resolution.targets;
-      const isOneMailbox = only !== undefined && others.length === 0 && resolution.remote.length === 0;
-      if (isOneMailbox && (await isFull(directory, mailStore, only, mail.parameters.sizeBytes ?? 0))) {
-        return settings.fullMailboxReply === 'permanent' ? replies.fullPermanent : replies.fullTemporary;
-      }
-      return accepted(command, address, domain, true);
+
+  /** By what is set now. */
+  room(): StageRoom {
+    const stages = this.#d.stages?.() ?? defaultStages;
+    if (this.#room?.stages !== stages) {
+      this.#room = new StageRoom(stages, {
+        asker: this.#asker,
+        screening: this.#screening,
+        receiver: this.#d,
+        node: () => ({ nodeId: this.#d.nodeId ?? '', hostname: this.#d.settings().hostname }),
+      });
     }
+    return this.#room;
   }
-}
 
-function accepted(command: RecipientCommand, address: string, domain: string, isLocal: boolean): AcceptedRecipient {
-  const { notify, originalRecipient } = command.parameters;
-  const recipient: AcceptedRecipient['recipient'] = { address };
-  if (notify) recipient.notify = notify;
-  if (originalRecipient) recipient.orcpt = `${originalRecipient.type};${originalRecipient.address}`;
-  return { domain, isLocal, recipient };
-}
-
-async function isFull(
-  directory: ReceiverDependencies['directory'],
-  mail: ReceiverDependencies['mail'],
-  target: LocalTarget,
-  sizeBytes: number,
-): Promise<boolean> {
-  const limitBytes = (await directory.principalById(target.accountId))?.quotaLimitBytes;
-  if (limitBytes === undefined) return false;
-  const { usedBytes } = await mail.usage(target.accountId);
-  return usedBytes + sizeBytes > limitBytes || usedBytes >= limitBytes;
-}
-
-/** The recipients of the envelope as they were accepted; those that this handler did not see at RCPT are resolved now. */
-async function acceptedOf(
-  dependencies: ReceiverDependencies,
-  transaction: Transaction | undefined,
-  session: SessionInfo,
-  envelope: Envelope,
-): Promise<AcceptedRecipient[] | Reply> {
-  const list: AcceptedRecipient[] = [];
-  for (const command of envelope.recipients) {
-    const known = transaction?.mail === envelope.mail ? transaction.recipients.get(command) : undefined;
-    const resolved = known ?? (await acceptRecipient(dependencies, session, envelope.mail, command));
-    if ('code' in resolved) return resolved;
-    list.push(resolved);
+  greet(session: SessionInfo): MaybePromise<Reply | undefined> {
+    const room = this.room();
+    if (session.local !== undefined) {
+      // After XCLIENT: what the client before held is free, and the listener knew nothing of this one.
+      stateOf(session).startOver();
+      if (this.#d.bans?.find(session.remoteAddress)) return { ...replies.banned, close: true };
+    }
+    room.beginLook(session);
+    return room.does.connect ? room.connect(session) : undefined;
   }
-  return list;
+
+  mailFrom(session: SessionInfo, mail: MailCommand): MaybePromise<Reply | undefined> {
+    const room = this.room();
+    const transaction = newTransaction(mail);
+    stateOf(session).transaction = transaction;
+    if (session.mode !== 'submission') return room.mail(session, transaction);
+    const { principal } = session;
+    if (!principal) return replies.authenticationRequired;
+    if (mail.address === '') return room.mail(session, transaction);
+    return after(room.mustMatchSender(session, transaction), (mustMatch) => {
+      if (!mustMatch) return room.mail(session, transaction);
+      return this.#d.directory
+        .maySendAs(principal.accountId, mail.address)
+        .then((isTheirs) => (isTheirs ? room.mail(session, transaction) : replies.senderNotYours));
+    });
+  }
+
+  #transactionOf(session: SessionInfo, mail: MailCommand): Transaction {
+    const state = stateOf(session);
+    if (state.transaction?.mail !== mail) state.transaction = newTransaction(mail);
+    return state.transaction;
+  }
+
+  async rcptTo(session: SessionInfo, mail: MailCommand, command: RecipientCommand): Promise<Reply | undefined> {
+    const transaction = this.#transactionOf(session, mail);
+    const cost = command.address.length * 2 + (command.parameters.originalRecipient?.address.length ?? 0) * 2 + 200;
+    if (
+      transaction.recipients.size >= this.#d.settings().maxRecipientsPerMessage ||
+      transaction.envelopeBytes + cost > maxEnvelopeBytes
+    ) {
+      return replies.tooManyRecipients;
+    }
+    const accepted = await this.#acceptRecipient(session, transaction, command);
+    if ('code' in accepted) return accepted;
+    transaction.recipients.set(command, accepted);
+    transaction.envelopeBytes += cost;
+    return undefined;
+  }
+
+  async #acceptRecipient(
+    session: SessionInfo,
+    transaction: Transaction,
+    command: RecipientCommand,
+  ): Promise<AcceptedRecipient | Reply> {
+    const room = this.room();
+    let { address } = command;
+    if (room.does.rcpt) {
+      const admitted = await room.recipient(session, transaction, command);
+      if ('code' in admitted) return admitted;
+      if (admitted.isDropped) return { domain: '', isLocal: true, recipient: { address }, isDropped: true };
+      ({ address } = admitted);
+    }
+    const mayRelay = () => room.mayRelay(session, transaction, command);
+    const routed = await routeRecipient(this.#d, transaction.mail, command, address, mayRelay);
+    if ('code' in routed || !room.does.rcpt) return routed;
+    return (await room.lastChecks(session, transaction, command)) ?? routed;
+  }
+
+  async sink(session: SessionInfo, envelope: Envelope): Promise<MessageSink | Reply> {
+    const room = this.room();
+    const transaction = this.#transactionOf(session, envelope.mail);
+    const recipients: AcceptedRecipient[] = [];
+    for (const command of envelope.recipients) {
+      // Those that this handler did not see at RCPT are resolved now.
+      const known = transaction.recipients.get(command) ?? (await this.#acceptRecipient(session, transaction, command));
+      if ('code' in known) return known;
+      if (!known.isDropped) recipients.push(known);
+    }
+    if (recipients.length === 0) return new DropSink(session, this.#d.queue.newId());
+    const ruling = room.data(session, transaction);
+    const rules = ruling instanceof Promise ? await ruling : ruling;
+    if ('code' in rules) return rules;
+    const { sizeBytes = 0 } = envelope.mail.parameters;
+    // RFC 1870 6.1: what was declared need not be sent to be refused.
+    if (rules.maxBytes !== undefined && sizeBytes > rules.maxBytes) return replies.messageTooLarge;
+    return new QueueingSink(this.#d, this.#enqueue, { session, transaction, recipients, rules, room });
+  }
 }

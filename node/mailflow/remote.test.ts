@@ -112,7 +112,9 @@ describe('remote delivery', () => {
     expect(bounce).toContain('\r\nFrom: Mail Delivery System <MAILER-DAEMON@mx.example.test>\r\n');
     expect(bounce).toContain('\r\nAuto-Submitted: auto-replied\r\n');
     const status = statusOf(bounce!);
-    expect(status).toMatch(/^Reporting-MTA: dns; mx\.example\.test\r\nOriginal-Envelope-Id: env 17\r\nArrival-Date: /);
+    expect(status).toMatch(
+      /^Reporting-MTA: dns; mx\.example\.test\r\nOriginal-Envelope-Id: env 17\r\nReceived-From-MTA: dns; client\.remote\.test\r\nArrival-Date: /,
+    );
     expect(status).toContain(
       '\r\n\r\nOriginal-Recipient: rfc822; old+x@remote.test\r\nFinal-Recipient: rfc822; unknown1@remote.test\r\nAction: failed\r\n' +
         'Status: 5.1.1\r\nRemote-MTA: dns; mx.remote.test\r\nDiagnostic-Code: smtp; 550 5.1.1 No such mailbox\r\n',

@@ -6,6 +6,7 @@ import { KvError } from '../../store/kv/contract.js';
 
 export const replies = {
   draining: reply(421, '4.3.2', 'Service is shutting down, try another server'),
+  banned: reply(421, '4.7.0', 'Nothing is taken from your address now'),
   authenticationRequired: reply(530, '5.7.0', 'Authentication required'),
   senderNotYours: reply(553, '5.7.1', 'You may not send as this address'),
   fromNotYours: reply(550, '5.7.1', 'You may not send with this From address'),
@@ -20,6 +21,9 @@ export const replies = {
   headerTooLarge: reply(552, '5.3.4', 'The message header is too large'),
   malformedHeader: reply(554, '5.6.0', 'The message header begins with a continuation line'),
   severalFrom: reply(554, '5.6.0', 'The message has more than one From field'),
+  queueFull: reply(452, '4.3.1', 'Too much is waiting to be delivered, try again later'),
+  messageTooLarge: reply(552, '5.3.4', 'The message is larger than what is taken from you'),
+  badRewrite: reply(451, '4.3.5', 'This address can not be handled now'),
   noSpace: reply(452, '4.3.1', 'Insufficient storage, try again later'),
   storeDown: reply(451, '4.3.0', 'Temporary failure, try again later'),
 } as const satisfies Record<string, Reply>;

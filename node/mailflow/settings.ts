@@ -1,4 +1,6 @@
 /** What administrators may set of the way of a message; plain fields only, so that a schema can be laid over them. */
+import { defaultOutboundSettings, type OutboundSettings } from './outbound/contract.js';
+import { defaultOutcomeSettings, type OutcomeSettings } from './outcome-settings.js';
 
 /** A host that all outgoing mail goes through instead of the recipients' MX hosts. */
 export interface RelayHost {
@@ -32,6 +34,8 @@ export interface MailflowSettings {
   retryDelaysSeconds: readonly number[];
   /** A message that has waited this long is reported as delayed, once. */
   delayReportAfterSeconds: number;
+  /** Schedules, reports and lists. */
+  outcomes: OutcomeSettings;
   /** A report returns the whole message up to this size, otherwise its header. */
   maxReturnedBytes: number;
   /** Port of other mail servers. */
@@ -45,6 +49,8 @@ export interface MailflowSettings {
   idleConnectionSeconds: number;
   /** MX hosts tried in one attempt. */
   maxHostsPerAttempt: number;
+  /** Routes, TLS, addresses, rates and the rest of what leaves. */
+  outbound: OutboundSettings;
   /** One delivery to one destination may take this long (RFC 5321 4.5.3.2 allows half an hour and more). */
   maxRemoteDeliverySeconds: number;
 }
@@ -64,6 +70,7 @@ export function defaultMailflowSettings(hostname: string, postmasterAddress = `p
     reportLifetimeSeconds: 2 * 86_400,
     retryDelaysSeconds: [60, 300, 900, 1800, 3600, 7200],
     delayReportAfterSeconds: 4 * 3600,
+    outcomes: defaultOutcomeSettings,
     maxReturnedBytes: 64 * 1024,
     smtpPort: 25,
     maxConnectionsPerDomain: 10,
@@ -71,5 +78,6 @@ export function defaultMailflowSettings(hostname: string, postmasterAddress = `p
     idleConnectionSeconds: 20,
     maxHostsPerAttempt: 5,
     maxRemoteDeliverySeconds: 3600,
+    outbound: defaultOutboundSettings,
   };
 }

@@ -7,6 +7,7 @@ import { formatDate, mailboxesOf, parseAddressList, rawToUnicode } from '../../p
 import { type Reply, reply } from '../../protocols/smtp/grammar/index.js';
 import type { BodyFacts, MailCommand, MessageSink, SessionInfo } from '../../protocols/smtp/server/handler.js';
 import type { BlobWriter, PreparedBlob } from '../../store/blobs/contract.js';
+import type { HistoryRecord } from '../../store/queue/history-contract.js';
 import type { ClaimedDestination, NewQueueMessage, QueueId } from '../../store/queue/index.js';
 import type { Enqueue } from './enqueue.js';
 import { HeaderScan } from './header-scan.js';
@@ -14,20 +15,40 @@ import { messagesTotal } from './metrics.js';
 import { replies, replyOfError } from './replies.js';
 import { wantsSuccessReport } from './retry-schedule.js';
 import type { MailflowSettings } from './settings.js';
+import type { ContentRules } from './stages/content-rules.js';
+import type { StageRoom } from './stages/stage-room.js';
+import type { Transaction } from './stages/state.js';
 import { receivedField, returnPathField } from './trace-fields.js';
 import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
 
 /** Messages up to this size are handed to the delivering side in memory, so that it does not read them again. */
 const maxFreshBytes = 64 * 1024;
 
+/** Of a message's history. */
+const maxListedRecipients = 100;
+
 const protocols = { mx: 'smtp', submission: 'submission', lmtp: 'lmtp' } as const;
+
+/** A transaction whose body begins. */
+export interface Incoming {
+  session: SessionInfo;
+  transaction: Transaction;
+  recipients: readonly AcceptedRecipient[];
+  rules: ContentRules;
+  /** Asked when the message is there. */
+  room: Pick<StageRoom, 'content' | 'queueName'>;
+}
 
 export class QueueingSink implements MessageSink {
   readonly #d: ReceiverDependencies;
   readonly #toQueue: Enqueue;
+  readonly #incoming: Incoming;
   readonly #session: SessionInfo;
   readonly #mail: MailCommand;
+  /** The reverse-path as it is used. */
+  readonly #sender: string;
   readonly #recipients: readonly AcceptedRecipient[];
+  readonly #rules: ContentRules;
   /** As they were when the message began. */
   readonly #settings: MailflowSettings;
   readonly #id: QueueId;
@@ -39,32 +60,40 @@ export class QueueingSink implements MessageSink {
   /** Whatever the client declared. */
   #isEightBit = false;
   #refusal: Reply | undefined;
+  /** Of the client's. */
+  #bytesTaken = 0;
+  #fromField: string | undefined;
+  #messageId: string | undefined;
   /** All bytes so far, as long as they are few. */
   #fresh: Buffer[] | undefined = [];
   #freshBytes = 0;
 
-  constructor(
-    d: ReceiverDependencies,
-    enqueue: Enqueue,
-    session: SessionInfo,
-    mail: MailCommand,
-    recipients: readonly AcceptedRecipient[],
-  ) {
+  constructor(d: ReceiverDependencies, enqueue: Enqueue, incoming: Incoming) {
     this.#d = d;
     this.#toQueue = enqueue;
+    this.#incoming = incoming;
+    const { session, transaction, recipients, rules } = incoming;
     this.#session = session;
-    this.#mail = mail;
+    this.#mail = transaction.mail;
+    this.#sender = transaction.sender;
     this.#recipients = recipients;
+    this.#rules = rules;
     this.#settings = d.settings();
     this.#id = d.queue.newId();
     this.#receivedAtMs = d.clock.nowMs();
     this.#blob = d.blobs.writer();
     this.#scan = new HeaderScan(this.#settings.maxHeaderBytes);
-    this.#returnPath = returnPathField(mail.address);
+    this.#returnPath = rules.addsReturnPath ? returnPathField(this.#sender) : '';
   }
 
   write(chunk: Buffer): void | Promise<void> {
     if (this.#refusal) return undefined;
+    this.#bytesTaken += chunk.length;
+    const { maxBytes } = this.#rules;
+    if (maxBytes !== undefined && this.#bytesTaken > maxBytes) {
+      this.#refusal = replies.messageTooLarge;
+      return undefined;
+    }
     if (this.#isHeaderDone) return this.#put(chunk);
     const progress = this.#scan.push(chunk);
     if (progress === 'more') return undefined;
@@ -83,6 +112,10 @@ export class QueueingSink implements MessageSink {
         await this.#putHeader();
       }
       if (!this.#refusal) this.#refusal = await this.#fromFieldProblem();
+      if (!this.#refusal) {
+        const { room, session, transaction } = this.#incoming;
+        this.#refusal = await room.content(session, transaction, this.#bytesTaken);
+      }
       if (this.#refusal) return await this.#refuse(this.#refusal);
       blob = await this.#blob.finish();
       return await this.#enqueue(blob);
@@ -104,7 +137,7 @@ export class QueueingSink implements MessageSink {
     messagesTotal.inc({ event: 'refused' });
     const { mode, remoteAddress } = this.#session;
     this.#d.logger.info(
-      { queueId: this.#id, mode, remoteAddress, from: this.#mail.address, code: refusal.code, text: refusal.text },
+      { queueId: this.#id, mode, remoteAddress, from: this.#sender, code: refusal.code, text: refusal.text },
       'message refused',
     );
     return refusal;
@@ -124,16 +157,22 @@ export class QueueingSink implements MessageSink {
     const { chunks } = this.#scan;
     if (chunks.length === 0) return this.#put(Buffer.from(this.#prefix('')));
     const facts = this.#scan.facts();
-    if (facts.receivedFields > this.#settings.maxReceivedFields) this.#refusal = replies.loop;
+    const { maxReceivedFields, addsDate, addsMessageId } = this.#rules;
+    const isSubmission = this.#session.mode === 'submission';
+    if (facts.receivedFields > maxReceivedFields) this.#refusal = replies.loop;
     else if (facts.startsFolded) this.#refusal = replies.malformedHeader;
-    else if (this.#session.mode === 'submission' && facts.from.length > 1) this.#refusal = replies.severalFrom;
+    else if (isSubmission && facts.from.length > 1) this.#refusal = replies.severalFrom;
     if (this.#refusal) return undefined;
+    this.#messageId = facts.messageId;
     let added = '';
-    if (this.#session.mode === 'submission') {
+    // RFC 6409 8: a submission server may add what a client left out; others when they are told to.
+    if (addsDate && !facts.hasDate) added += `Date: ${formatDate(this.#receivedAtMs)}\r\n`;
+    if (addsMessageId && !facts.hasMessageId) {
+      this.#messageId = `<${this.#id}@${this.#settings.hostname}>`;
+      added += `Message-ID: ${this.#messageId}\r\n`;
+    }
+    if (isSubmission) {
       this.#fromField = facts.from[0];
-      // RFC 6409 8: a submission server may add what a client left out.
-      if (!facts.hasDate) added += `Date: ${formatDate(this.#receivedAtMs)}\r\n`;
-      if (!facts.hasMessageId) added += `Message-ID: <${this.#id}@${this.#settings.hostname}>\r\n`;
       if (facts.from.length === 0 && this.#mail.address !== '') added += `From: <${this.#mail.address}>\r\n`;
     }
     const waits = [this.#put(Buffer.from(this.#prefix(added)))];
@@ -142,16 +181,16 @@ export class QueueingSink implements MessageSink {
     return promises.length > 0 ? Promise.all(promises).then(() => {}) : undefined;
   }
 
-  #fromField: string | undefined;
-
   #prefix(added: string): string {
-    const { greetingName, remoteAddress, mode, extended, secure, principal, tls } = this.#session;
+    if (!this.#rules.addsReceived) return this.#returnPath + added;
+    const { greetingName, remoteAddress, remoteName, mode, extended, secure, principal, tls, forwarded } = this.#session;
     const { hostname } = this.#settings;
     const received = receivedField({
       hostname,
-      from: this.#mail.address,
+      from: this.#sender,
       greetingName,
       remoteAddress,
+      remoteName,
       mode,
       isExtended: extended,
       isSecure: secure,
@@ -159,6 +198,7 @@ export class QueueingSink implements MessageSink {
       onlyRecipient: this.#recipients.length === 1 ? this.#recipients[0]!.recipient.address : undefined,
       isUtf8: this.#mail.parameters.smtpUtf8,
       tls,
+      forwarded,
       queueId: this.#id,
       nowMs: this.#receivedAtMs,
     });
@@ -169,8 +209,7 @@ export class QueueingSink implements MessageSink {
   async #fromFieldProblem(): Promise<Reply | undefined> {
     const { mode, principal } = this.#session;
     const { directory } = this.#d;
-    if (mode !== 'submission' || !this.#settings.fromFieldMustMatch || !principal || this.#fromField === undefined)
-      return undefined;
+    if (mode !== 'submission' || !this.#rules.mustMatchFromField || !principal || this.#fromField === undefined) return undefined;
     for (const { local, domain } of mailboxesOf(parseAddressList(rawToUnicode(this.#fromField), 32))) {
       if (!(await directory.maySendAs(principal.accountId, `${local}@${domain}`))) return replies.fromNotYours;
     }
@@ -178,22 +217,58 @@ export class QueueingSink implements MessageSink {
   }
 
   async #enqueue(blob: PreparedBlob): Promise<Reply> {
-    if (!(await this.#toMailbox(blob))) {
-      const message = this.#message(blob);
-      this.#handOver(await this.#toQueue(message), blob, message);
+    const accepted = this.#d.history && this.#historyRecord();
+    if (!(await this.#toMailbox(blob, accepted))) {
+      const message = await this.#message(blob);
+      this.#handOver(await this.#toQueue(message, accepted), blob, message);
     }
     this.#noteAccepted(blob);
     return reply(250, '2.0.0', `Ok: queued as ${this.#id}`);
   }
 
-  /** The short way, where it is open: one local recipient who wants no report of success, and all bytes still in memory. */
-  async #toMailbox(blob: PreparedBlob): Promise<boolean> {
+  /**
+   * The short way, where it is open: one local recipient who wants no report of success, now, and all bytes still in memory. They must be unlike any others,
+   * which the Received field makes them (`deliver-direct.ts`).
+   */
+  async #toMailbox(blob: PreparedBlob, accepted: HistoryRecord | undefined): Promise<boolean> {
     const { direct } = this.#d;
     const [only] = this.#recipients;
     if (!direct || !only?.isLocal || this.#recipients.length !== 1 || wantsSuccessReport(only.recipient)) return false;
+    if (!this.#rules.addsReceived || this.#incoming.transaction.options.notBeforeSeconds !== undefined) return false;
     const bytes = this.#bytes();
     if (!bytes) return false;
-    return direct({ queueId: this.#id, address: only.recipient.address, blob, bytes, receivedAtMs: this.#receivedAtMs });
+    const { address } = only.recipient;
+    return direct({
+      queueId: this.#id,
+      address,
+      blob,
+      bytes,
+      receivedAtMs: this.#receivedAtMs,
+      ...(accepted && { accepted }),
+    });
+  }
+
+  #historyRecord(): HistoryRecord {
+    const { mode, remoteAddress, greetingName, principal, tls, forwarded } = this.#session;
+    const { checks } = this.#incoming.transaction;
+    return {
+      atMs: this.#receivedAtMs,
+      nodeId: this.#d.nodeId ?? '',
+      event: {
+        kind: 'accepted',
+        from: this.#sender,
+        recipients: this.#recipients.slice(0, maxListedRecipients).map(({ recipient }) => recipient.address),
+        recipientCount: this.#recipients.length,
+        sizeBytes: this.#bytesTaken,
+        protocol: protocols[mode],
+        remoteAddress,
+        helo: greetingName,
+        ...(principal && { login: principal.login }),
+        ...(tls && { tls: `${tls.protocol} ${tls.cipher}` }),
+        ...(this.#messageId !== undefined && { messageId: this.#messageId }),
+        checks: forwarded?.address === undefined ? checks : { ...checks, 'forwarded-for': forwarded.address },
+      },
+    };
   }
 
   /** The whole content, as long as it is small. */
@@ -204,14 +279,15 @@ export class QueueingSink implements MessageSink {
   #noteAccepted(blob: PreparedBlob): void {
     const { logger } = this.#d;
     messagesTotal.inc({ event: 'accepted' });
-    const { remoteAddress, mode, id: session } = this.#session;
+    const { remoteAddress, mode, id: session, forwarded } = this.#session;
     logger.info(
       {
         queueId: this.#id,
         session,
         mode,
         remoteAddress,
-        from: this.#mail.address,
+        from: this.#sender,
+        ...(forwarded && { forwarded }),
         recipients: this.#recipients.length,
         to: this.#recipients[0]?.recipient.address,
         sizeBytes: blob.sizeBytes,
@@ -230,25 +306,35 @@ export class QueueingSink implements MessageSink {
     if (recipientsClaimed < recipientsTotal) queue.announceDue();
   }
 
-  #message(blob: PreparedBlob): NewQueueMessage {
+  async #message(blob: PreparedBlob): Promise<NewQueueMessage> {
     const settings = this.#settings;
-    const { parameters, address: from } = this.#mail;
-    const { mode, remoteAddress, greetingName, principal } = this.#session;
-    const lifetimeSeconds = from === '' ? settings.reportLifetimeSeconds : settings.messageLifetimeSeconds;
+    const { parameters } = this.#mail;
+    const { room, session, transaction } = this.#incoming;
+    const { mode, remoteAddress, greetingName, principal } = session;
+    const { priority, notBeforeSeconds, deliverBy } = transaction.options;
+    const lifetimeSeconds = this.#sender === '' ? settings.reportLifetimeSeconds : settings.messageLifetimeSeconds;
+    const queueName = await room.queueName(session, transaction, this.#bytesTaken);
+    // What is kept back for a while has its time from then on.
+    const startsAtMs = Math.max(this.#receivedAtMs, (notBeforeSeconds ?? 0) * 1000);
     return {
       id: this.#id,
       blob,
       relayOffsetBytes: Buffer.byteLength(this.#returnPath),
-      from,
+      from: this.#sender,
       receivedAtMs: this.#receivedAtMs,
-      expiresAtMs: this.#receivedAtMs + lifetimeSeconds * 1000,
+      expiresAtMs: startsAtMs + lifetimeSeconds * 1000,
       ret: parameters.ret,
       envid: parameters.envelopeId,
       isUtf8: parameters.smtpUtf8,
       body: parameters.body === 'BINARYMIME' ? 'BINARYMIME' : this.#isEightBit ? '8BITMIME' : '7BIT',
-      priority: 0,
+      priority,
       source: { protocol: protocols[mode], remoteAddress, helo: greetingName, accountId: principal?.accountId },
       destinations: groupByDomain(this.#recipients),
+      ...(parameters.requireTls && { requiresTls: true }),
+      ...(deliverBy && { deliverBy }),
+      ...(notBeforeSeconds !== undefined && { notBeforeSeconds }),
+      ...(queueName !== undefined && { queueName }),
+      ...(transaction.countedUnder.size > 0 && { countedUnder: [...transaction.countedUnder] }),
     };
   }
 }

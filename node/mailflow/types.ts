@@ -1,12 +1,18 @@
 /** What the rooms of the mail flow hand to one another. */
 import type { Clock, Logger } from '../../ops/telemetry/index.js';
+import type { Resolver } from '../../protocols/dns/index.js';
 import type { SaslBackend } from '../../protocols/sasl/contract.js';
 import type { BlobStore, PreparedBlob } from '../../store/blobs/contract.js';
 import type { Directory } from '../../store/directory/contract.js';
 import type { KvStore } from '../../store/kv/contract.js';
+import type { Bans, ConcurrencyLimiter, Greylist, RateLimiter } from '../../store/limits/contract.js';
+import type { Lookups } from '../../store/lookups/contract.js';
 import type { MailStore } from '../../store/mail/contract.js';
+import type { History, HistoryRecord } from '../../store/queue/history-contract.js';
 import type { ClaimedDestination, NodeIdentity, Queue, QueueRecipient } from '../../store/queue/index.js';
+import type { ExpressionHost } from '../expressions/contract.js';
 import type { MailflowSettings } from './settings.js';
+import type { AcceptStages } from './stages/contract.js';
 
 export type DeliveryReply = NonNullable<QueueRecipient['lastReply']>;
 
@@ -15,6 +21,11 @@ export interface DeliveryJob {
   claimed: ClaimedDestination;
   /** The blob as the accepting session prepared it, and all of its bytes. */
   fresh?: { blob: PreparedBlob; bytes: Buffer };
+  /**
+   * Of remote ones, called at most once in an attempt: the conversations are over and the saving of what they brought has begun, so another delivery may take this
+   * one's place. Whoever is told bounds how many are being saved: they are what a crash may have delivered twice.
+   */
+  onAnswered?: () => void;
 }
 
 /** Where accepted messages go that this node delivers itself. */
@@ -36,6 +47,11 @@ export interface RecipientVerdict {
   reply: DeliveryReply;
   /** The peer promised to report success itself (RFC 3461 5.2.2). */
   dsnPassedOn?: boolean;
+  /** Address that was spoken to, and how the connection was protected (protocol, cipher, `verified`); undefined without TLS. */
+  ip?: string | undefined;
+  tls?: string | undefined;
+  /** The peer may have taken it although it did not say so. */
+  isUnknown?: boolean;
 }
 
 /** A message that has arrived whole. */
@@ -47,6 +63,8 @@ export interface DirectMessage {
   /** All of the blob's bytes, Return-Path and Received included. */
   bytes: Buffer;
   receivedAtMs: number;
+  /** For the message's history, in the transaction of the delivery. */
+  accepted?: HistoryRecord;
 }
 
 /** Answers whether the message is in its mailbox, durably; false means that nothing was kept and the queue must take it. Throws KvError. */
@@ -57,12 +75,27 @@ export interface ReceiverDependencies {
   kv: KvStore;
   blobs: BlobStore;
   queue: Queue;
-  directory: Pick<Directory, 'resolve' | 'maySendAs' | 'principalById'>;
+  directory: Pick<Directory, 'resolve' | 'maySendAs' | 'principalById' | 'principal'>;
   mail: Pick<MailStore, 'usage'>;
   clock: Clock;
   logger: Logger;
   /** What holds now; read once for what must fit together. */
   settings: () => MailflowSettings;
+  /** What operators have set for the stages; as by default without it. A new object after each change, the same one until then. */
+  stages?: () => AcceptStages;
+  /** What expressions ask, where the stages don't know it themselves. */
+  host?: ExpressionHost;
+  /** What checks ask; a check whose room is missing is not made. */
+  limits?: { rates: Pick<RateLimiter, 'take'>; concurrency: ConcurrencyLimiter; greylist: Greylist };
+  bans?: Pick<Bans, 'add' | 'find'>;
+  lookups?: Pick<Lookups, 'get'>;
+  resolver?: Pick<Resolver, 'a' | 'txt'>;
+  /** Members of the cluster and trusted proxies: never looked up, greylisted, or banned. */
+  isOwnAddress?: (address: string) => boolean;
+  /** What is told of a message; without it nothing is. */
+  history?: Pick<History, 'append'>;
+  /** For the history and for expressions. */
+  nodeId?: string;
   /** The short way to a local mailbox; without it every message goes through the queue. */
   direct?: DeliverDirect;
   /** Delivers on this node; without it every message becomes due. */
@@ -77,4 +110,6 @@ export interface AcceptedRecipient {
   domain: string;
   isLocal: boolean;
   recipient: Omit<QueueRecipient, 'status'>;
+  /** A spam trap: taken, and thrown away. */
+  isDropped?: true;
 }

@@ -1,6 +1,6 @@
 /**
- * Runs deliveries side by side within limits: so many local ones, so many remote ones, so many per domain, so many bytes in memory. A delivery that
- * the store keeps from being saved stays here and is tried again; its claim is ours for as long as the node lives.
+ * Runs deliveries side by side within limits: so many local ones, so many remote ones, so many per domain and virtual queue, so many bytes in memory; in turns that
+ * are fair to destinations and senders. A delivery that the store keeps from being saved stays here and is tried again; its claim is ours for as long as the node lives.
  */
 import { setMaxListeners } from 'node:events';
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
@@ -9,14 +9,20 @@ import { attemptsTotal } from '../mailflow/metrics.js';
 import { type Backoff, createBackoff } from '../mailflow/persist.js';
 import { isStoreTrouble } from '../mailflow/settle.js';
 import type { DeliveryJob } from '../mailflow/types.js';
-import { Fifo } from './fifo.js';
+import { type HoldingLimits, Holdings } from './holdings.js';
+import { type DomainLoad, type Lane, newLane, QueueTurns } from './lane-turns.js';
 
-export interface LaneLimits {
+export interface LaneLimits extends HoldingLimits {
   maxLocalDeliveries: number;
   maxRemoteDeliveries: number;
   maxDeliveriesPerDomain: number;
   /** Of messages that are being delivered, local and remote counted apart: neither waits for the other. A single larger one runs alone. */
   maxInFlightBytes: number;
+  /**
+   * Remote deliveries that have got their answer and are being saved, beside `maxRemoteDeliveries` that are not so far; not more than as many again. What a node
+   * that crashes may deliver twice is bounded by the two together.
+   */
+  maxUnsavedDeliveries: number;
   /** Of content that waiting local deliveries keep in memory since it was accepted; beyond it, it is read from the store again. */
   maxFreshBytes: number;
 }
@@ -26,14 +32,19 @@ export interface LaneDependencies {
   random: Random;
   logger: Logger;
   limits: LaneLimits;
-  /** Delivers to the end and saves; throws ClaimLost, store trouble (tried again here), or anything else (`onFault`). */
+  /**
+   * Delivers to the end and saves; throws ClaimLost, store trouble (tried again here), or anything else (`onFault`). With `job.onAnswered` a remote delivery
+   * leaves its place to the next one while it is being saved.
+   */
   deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
   /** A delivery failed in a way that nobody foresaw: gives the claim up with a later attempt. */
   onFault(job: DeliveryJob, error: unknown): Promise<void>;
   /** While false, nothing more is started; `pump` tells that it may be true again. */
   mayStart(): boolean;
+  /** How many deliveries to this domain may run at present, where that is less than the limit. */
+  maxConcurrentTo?(domain: string): number;
   /** A destination has left the lanes. */
-  onDone(): void;
+  onDone(claimed: ClaimedDestination): void;
 }
 
 interface Entry {
@@ -42,16 +53,8 @@ interface Entry {
   costBytes: number;
   /** Of `job.fresh`. */
   freshBytes: number;
-  lane: Lane;
+  lane: Lane<Entry>;
   backoff?: Backoff;
-}
-
-/** Local deliveries share one lane; remote ones have one per domain. */
-interface Lane {
-  domain: string | undefined;
-  waiting: Fifo<Entry>;
-  running: number;
-  isListed: boolean;
 }
 
 /** What a remote delivery holds in memory: it streams. */
@@ -61,20 +64,25 @@ export function refOf({ queueId, domain, part }: { queueId: string; domain: stri
   return `${queueId}/${domain}/${part}`;
 }
 
-const kindOf = ({ lane }: Entry): 'local' | 'remote' => (lane.domain === undefined ? 'local' : 'remote');
+const kindOf = ({ job }: Entry): 'local' | 'remote' => (job.claimed.destination.isLocal ? 'local' : 'remote');
 
 export class DeliveryLanes {
   readonly #d: LaneDependencies;
   /** Everything that is here: waiting, running, or waiting out a backoff. */
   readonly #known = new Map<string, Entry>();
-  readonly #parked = new Set<Entry>();
+  readonly #backingOff = new Set<Entry>();
   readonly #running = new Set<Entry>();
-  readonly #local: Lane = { domain: undefined, waiting: new Fifo(), running: 0, isListed: true };
-  readonly #remote = new Map<string, Lane>();
-  /** Domains that have something waiting and room to run it, in turn. */
-  readonly #ready = new Fifo<Lane>();
+  readonly #local = new QueueTurns<Entry>('local');
+  readonly #localLanes = [newLane(this.#local, undefined, false), newLane(this.#local, undefined, true)] as const;
+  /** Virtual queues that have been used, in turn. */
+  readonly #queues: QueueTurns<Entry>[] = [];
+  #queueTurn = 0;
+  readonly #domains = new Map<string, DomainLoad<Entry>>();
+  readonly holdings: Holdings;
   #remoteKnown = 0;
   #remoteRunning = 0;
+  /** Remote ones that have left their place to another and are being saved. */
+  #unsaved = 0;
   readonly #inFlightBytes = { local: 0, remote: 0 };
   #freshBytes = 0;
   #isClosed = false;
@@ -83,6 +91,7 @@ export class DeliveryLanes {
 
   constructor(dependencies: LaneDependencies) {
     this.#d = dependencies;
+    this.holdings = new Holdings(dependencies.limits);
     // Each running delivery listens; a warning at the eleventh would be a false alarm.
     setMaxListeners(0, this.#abort.signal);
   }
@@ -109,7 +118,7 @@ export class DeliveryLanes {
     const { destination, message } = job.claimed;
     const ref = refOf(destination);
     if (this.#known.has(ref)) return;
-    const lane = destination.isLocal ? this.#local : this.#laneOf(destination.domain);
+    const lane = this.#laneOf(job.claimed);
     const costBytes = destination.isLocal ? message.sizeBytes : streamingBytes;
     const freshBytes = job.fresh?.bytes.length ?? 0;
     const entry: Entry = { ref, job, costBytes, freshBytes, lane };
@@ -118,6 +127,7 @@ export class DeliveryLanes {
     if (freshBytes > 0 && (!destination.isLocal || this.#freshBytes > this.#d.limits.maxFreshBytes)) this.#dropFresh(entry);
     this.#known.set(ref, entry);
     if (!destination.isLocal) this.#remoteKnown++;
+    this.holdings.add(destination.domain, destination.traits);
     this.#enlist(entry);
   }
 
@@ -125,17 +135,25 @@ export class DeliveryLanes {
   pump(): void {
     if (this.#isClosed || !this.#d.mayStart()) return;
     const { limits } = this.#d;
-    while (this.#local.running < limits.maxLocalDeliveries && this.#fits(this.#local.waiting.peek())) {
-      this.#start(this.#local.waiting.shift()!);
+    while (this.#local.running < limits.maxLocalDeliveries && this.#startNext(this.#local));
+    // In turn, until none of them may start another.
+    for (let idle = 0; idle < this.#queues.length && this.#hasRemotePlace(); ) {
+      const queue = this.#queues[this.#queueTurn++ % this.#queues.length]!;
+      idle = queue.running < this.#maxRunning(queue) && this.#startNext(queue) ? 0 : idle + 1;
     }
-    while (this.#remoteRunning < limits.maxRemoteDeliveries) {
-      const lane = this.#ready.peek();
-      if (!lane || !this.#fits(lane.waiting.peek())) break;
-      this.#ready.shift();
-      lane.isListed = false;
-      this.#start(lane.waiting.shift()!);
-      this.#list(lane);
+  }
+
+  /** Takes out those that have not been started and are meant. */
+  takeWaitingOf(isMeant: (claimed: ClaimedDestination) => boolean): ClaimedDestination[] {
+    const taken = [...this.#domains.values()].flatMap(({ lanes }) =>
+      [...lanes.values()].flatMap(({ waiting }) => waiting.take(({ job }) => isMeant(job.claimed))),
+    );
+    for (const lane of this.#localLanes) taken.push(...lane.waiting.take(({ job }) => isMeant(job.claimed)));
+    for (const entry of taken) {
+      this.#forget(entry);
+      this.#settleDomain(entry.lane.domain);
     }
+    return taken.map(({ job }) => job.claimed);
   }
 
   /** Takes out what has not been started. */
@@ -143,10 +161,10 @@ export class DeliveryLanes {
     this.#isClosed = true;
     const entries = [...this.#known.values()].filter((entry) => !this.#running.has(entry));
     for (const entry of entries) this.#forget(entry);
-    this.#parked.clear();
-    this.#local.waiting.clear();
-    this.#ready.clear();
-    this.#remote.clear();
+    this.#backingOff.clear();
+    this.#local.clear();
+    for (const queue of this.#queues) queue.clear();
+    this.#domains.clear();
     return entries.map(({ job }) => job.claimed);
   }
 
@@ -162,8 +180,41 @@ export class DeliveryLanes {
     this.#abort.abort(new Error('the node is stopping'));
   }
 
-  #fits(entry: Entry | undefined): boolean {
-    if (!entry) return false;
+  /** Whether something of this queue could be started. */
+  #startNext(queue: QueueTurns<Entry>): boolean {
+    const lane = queue.next(({ domain, queue: { name } }) => !domain || domain.running < this.#maxRunningTo(domain.domain, name));
+    if (!lane || !this.#fits(lane.waiting.peek()!)) return false;
+    this.#start(queue.take(lane));
+    return true;
+  }
+
+  #hasRemotePlace(): boolean {
+    const { maxRemoteDeliveries, maxUnsavedDeliveries } = this.#d.limits;
+    if (this.#remoteRunning >= maxRemoteDeliveries) return false;
+    // A store that takes nothing stops all that would end with something to be saved.
+    return this.#remoteRunning + this.#unsaved < maxRemoteDeliveries + Math.min(maxRemoteDeliveries, maxUnsavedDeliveries);
+  }
+
+  #maxRunning({ name }: QueueTurns<Entry>): number {
+    const { queues, maxRemoteDeliveries } = this.#d.limits;
+    return queues.find((queue) => queue.name === name)?.maxConcurrentDeliveries ?? maxRemoteDeliveries;
+  }
+
+  /**
+   * The last quarter of the workers is for destinations that have less than their share of them, so that a few slow ones don't keep a quick one from
+   * getting any.
+   */
+  #maxRunningTo(domain: string, queueName: string): number {
+    const { maxConcurrentTo, limits } = this.#d;
+    const { maxRemoteDeliveries, maxDeliveriesPerDomain, queues } = limits;
+    const own = queues.find(({ name }) => name === queueName)?.maxConcurrentPerDomain ?? maxDeliveriesPerDomain;
+    const allowed = Math.max(1, Math.min(own, maxConcurrentTo?.(domain) ?? own));
+    if (this.#remoteRunning < maxRemoteDeliveries * 0.75) return allowed;
+    // One more than there are: whoever comes next finds a place, too.
+    return Math.min(allowed, Math.max(1, Math.floor(maxRemoteDeliveries / (this.#domains.size + 1))));
+  }
+
+  #fits(entry: Entry): boolean {
     const inFlightBytes = this.#inFlightBytes[kindOf(entry)];
     return inFlightBytes === 0 || inFlightBytes + entry.costBytes <= this.#d.limits.maxInFlightBytes;
   }
@@ -178,65 +229,96 @@ export class DeliveryLanes {
     if (!this.#known.delete(entry.ref)) return;
     if (kindOf(entry) === 'remote') this.#remoteKnown--;
     this.#freshBytes -= entry.freshBytes;
+    const { domain, traits } = entry.job.claimed.destination;
+    this.holdings.add(domain, traits, -1);
   }
 
-  #laneOf(domain: string): Lane {
-    let lane = this.#remote.get(domain);
-    if (!lane) this.#remote.set(domain, (lane = { domain, waiting: new Fifo(), running: 0, isListed: false }));
+  #laneOf({ destination, message }: ClaimedDestination): Lane<Entry> {
+    const isExpress = message.priority > 0;
+    if (destination.isLocal) return this.#localLanes[isExpress ? 1 : 0];
+    const name = message.queueName ?? 'default';
+    let domain = this.#domains.get(destination.domain);
+    if (!domain) this.#domains.set(destination.domain, (domain = { domain: destination.domain, running: 0, lanes: new Map() }));
+    const laneName = `${isExpress ? '+' : '-'}${name}`;
+    let lane = domain.lanes.get(laneName);
+    if (!lane) domain.lanes.set(laneName, (lane = newLane(this.#turnsOf(name), domain, isExpress)));
     return lane;
   }
 
-  #enlist(entry: Entry): void {
-    entry.lane.waiting.push(entry);
-    this.#list(entry.lane);
+  #turnsOf(name: string): QueueTurns<Entry> {
+    let queue = this.#queues.find((one) => one.name === name);
+    if (!queue) this.#queues.push((queue = new QueueTurns(name)));
+    return queue;
   }
 
-  #list(lane: Lane): void {
-    if (lane.isListed || lane.waiting.size === 0 || lane.running >= this.#d.limits.maxDeliveriesPerDomain) return;
-    lane.isListed = true;
-    this.#ready.push(lane);
+  #enlist(entry: Entry): void {
+    const { lane, job } = entry;
+    lane.waiting.push(job.claimed.destination.traits?.senderHash ?? 0, entry);
+    lane.queue.list(lane);
   }
 
   #start(entry: Entry): void {
-    const isRemote = entry.lane.domain !== undefined;
-    entry.lane.running++;
-    if (isRemote) this.#remoteRunning++;
-    this.#inFlightBytes[kindOf(entry)] += entry.costBytes;
+    const { lane } = entry;
+    let isUnsaved = false;
+    const onAnswered = () => {
+      if (isUnsaved || !lane.domain || !this.#running.has(entry)) return;
+      isUnsaved = true;
+      this.#unsaved++;
+      this.#occupy(entry, lane, -1);
+      this.#settleDomain(lane.domain);
+      this.pump();
+    };
+    this.#occupy(entry, lane, 1);
     this.#running.add(entry);
-    void this.#run(entry).then((isDone) => {
-      entry.lane.running--;
-      if (isRemote) this.#remoteRunning--;
-      this.#inFlightBytes[kindOf(entry)] -= entry.costBytes;
+    void this.#run({ ...entry.job, onAnswered }).then((isDone) => {
+      if (isUnsaved) this.#unsaved--;
+      else this.#occupy(entry, lane, -1);
       this.#running.delete(entry);
       if (isDone) this.#leave(entry);
-      else this.#park(entry);
-      if (isRemote) this.#settleLane(entry.lane);
+      else this.#backOff(entry);
+      this.#settleDomain(lane.domain);
       this.pump();
       if (this.#running.size === 0) for (const listener of this.#idleListeners.splice(0)) listener();
     });
   }
 
-  #settleLane(lane: Lane): void {
-    this.#list(lane);
-    if (lane.running === 0 && lane.waiting.size === 0 && !lane.isListed) this.#remote.delete(lane.domain!);
+  /** Takes a place among those that run side by side, or leaves it. */
+  #occupy(entry: Entry, { queue, domain }: Lane<Entry>, by: 1 | -1): void {
+    queue.running += by;
+    if (domain) {
+      domain.running += by;
+      this.#remoteRunning += by;
+    }
+    this.#inFlightBytes[kindOf(entry)] += by * entry.costBytes;
+  }
+
+  /** Something of it has ended: what waits may start, and what is empty goes. */
+  #settleDomain(domain: DomainLoad<Entry> | undefined): void {
+    if (!domain) return;
+    for (const [name, lane] of domain.lanes) {
+      lane.queue.list(lane);
+      if (!lane.isListed && lane.waiting.size === 0) domain.lanes.delete(name);
+    }
+    if (domain.running === 0 && domain.lanes.size === 0 && this.#domains.get(domain.domain) === domain)
+      this.#domains.delete(domain.domain);
   }
 
   #leave(entry: Entry): void {
     this.#forget(entry);
-    this.#d.onDone();
+    this.#d.onDone(entry.job.claimed);
   }
 
   /** Waits out a backoff, then stands in line again. */
-  #park(entry: Entry): void {
+  #backOff(entry: Entry): void {
     if (entry.freshBytes > 0) this.#dropFresh(entry);
     if (this.#isClosed) return;
     entry.backoff ??= createBackoff(this.#d.random);
-    this.#parked.add(entry);
+    this.#backingOff.add(entry);
     this.#d.clock.setTimer(
       entry.backoff.next(),
       () => {
-        if (!this.#parked.delete(entry)) return;
-        if (entry.lane.domain !== undefined) entry.lane = this.#laneOf(entry.lane.domain);
+        if (!this.#backingOff.delete(entry)) return;
+        entry.lane = this.#laneOf(entry.job.claimed);
         this.#enlist(entry);
         this.pump();
       },
@@ -245,7 +327,7 @@ export class DeliveryLanes {
   }
 
   /** Whether the destination is off our hands. */
-  async #run({ job }: Entry): Promise<boolean> {
+  async #run(job: DeliveryJob): Promise<boolean> {
     const { message, destination } = job.claimed;
     const facts = { queueId: message.id, domain: destination.domain, part: destination.part };
     try {

@@ -1,4 +1,7 @@
 /** Background work of a node. */
+
+export { createIndexer, eventLoopLoad, type Indexer, type IndexerDependencies, type IndexingSettings } from './indexing/index.js';
+export type { VirtualQueue } from './lane-turns.js';
 export { createPurger, defaultPurgeSettings, type Purger, type PurgerDependencies, type PurgeSettings } from './purge.js';
 export {
   createQueueRunner,

@@ -52,7 +52,7 @@ async function enqueue(node: TestNode, message: NewQueueMessage, isClaimed = fal
 }
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 4_000 && !(await condition()); i++) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let i = 0; i < 12_000 && !(await condition()); i++) await new Promise((resolve) => setTimeout(resolve, 5));
   expect(await condition()).toBe(true);
 }
 

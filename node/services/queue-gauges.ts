@@ -12,7 +12,7 @@ interface Watched {
 const maxAgeMs = 5000;
 const watched = new Set<Watched>();
 
-/** `state`: due (now), scheduled (later), claimed (by any node): destinations in the store. in-hand, running: of this node. */
+/** `state`: due (now), scheduled (later), of these waiting (in a line), claimed (by any node): destinations in the store. in-hand, running: of this node. */
 const queueSize = gauge('starling_queue_size', 'Destinations in the queue, counted up to 1,000 per shard.', ['state'], collect);
 const queueAge = gauge('starling_queue_age_seconds', 'Age of the oldest message in the queue.');
 
@@ -28,6 +28,7 @@ async function collect(): Promise<void> {
       const [counts, oldest] = await Promise.all([one.queue.counts(Math.floor(nowMs / 1000)), one.queue.list({ limit: 1 })]);
       queueSize.set({ state: 'due' }, counts.dueNow);
       queueSize.set({ state: 'scheduled' }, counts.scheduled);
+      queueSize.set({ state: 'waiting' }, counts.waiting);
       queueSize.set({ state: 'claimed' }, counts.claimed);
       queueAge.set(oldest[0] ? Math.max(0, nowMs - oldest[0].message.receivedAtMs) / 1000 : 0);
     } catch {

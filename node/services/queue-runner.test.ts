@@ -61,7 +61,7 @@ async function withRemote(node: TestNode): Promise<(to: string) => Promise<unkno
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 1000 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let i = 0; i < 12_000 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 5));
   expect(condition()).toBe(true);
 }
 
@@ -106,6 +106,33 @@ describe('queue runner', () => {
     await next.settled();
     expect(peer.handler.messages).toHaveLength(3);
     expect(await queueLeftovers(kv)).toEqual([]);
+  });
+
+  it('goes on while answers are being saved, but not beyond a bound, and a drain waits for them', async () => {
+    const peer = await slowPeer();
+    peer.open();
+    const kv = openMemoryStore();
+    const node = await openNode({ kv, settings: { smtpPort: peer.server.port }, limits: { maxRemoteDeliveries: 1 } });
+    const send = await withRemote(node);
+    let letSave!: () => void;
+    const gate = new Promise<void>((resolve) => {
+      letSave = resolve;
+    });
+    const { transact } = kv;
+    kv.transact = async (body, options) => {
+      if (options?.label === 'settle') await gate;
+      return transact.call(kv, body, options) as ReturnType<typeof body>;
+    };
+    for (let i = 0; i < 5; i++) await send(`x${i}@one.test`);
+    await until(() => peer.handler.messages.length === 2);
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setTimeout(resolve, 1));
+    expect(peer.handler.messages).toHaveLength(2);
+    const drained = node.runner.drain(node.clock.monotonicMs() + 20_000);
+    await until(() => node.runner.size === 2);
+    letSave();
+    await drained;
+    expect(peer.handler.messages).toHaveLength(2);
+    expect(await node.queue.counts(node.clock.nowMs() / 1000)).toMatchObject({ dueNow: 3, claimed: 0 });
   });
 
   it('cuts off at the deadline what does not end, and gives it back', async () => {

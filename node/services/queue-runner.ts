@@ -4,10 +4,13 @@
  */
 import { type Clock, gauge, type Logger, type Random } from '../../ops/telemetry/index.js';
 import {
+  type Admission,
   allShards,
   type ClaimedDestination,
   ClaimLost,
+  type Destinations,
   type NodeIdentity,
+  NotAttempted,
   type Queue,
   type QueueShare,
   shardsOf,
@@ -15,8 +18,13 @@ import {
 import { createBackoff } from '../mailflow/persist.js';
 import type { DeliveryDesk, DeliveryJob } from '../mailflow/types.js';
 import { DeliveryLanes, type LaneLimits, refOf } from './delivery-lanes.js';
+import { queueLine, senderLine } from './holdings.js';
 import { LateEntries } from './late-entries.js';
+import { beginProbes } from './probes.js';
 import { watchQueue } from './queue-gauges.js';
+import { obstacleOf, Sorting } from './sorting.js';
+import { Strangers } from './strangers.js';
+import { WaitingLines } from './waiting-lines.js';
 
 export interface RunnerLimits extends LaneLimits {
   /**
@@ -32,6 +40,8 @@ export interface RunnerLimits extends LaneLimits {
   scanIntervalMs: number;
   /** Entries of others' shards are only taken when they have waited this long, and are still there half as long later. */
   lateAfterSeconds: number;
+  /** Between two pages of the names of lines, which find what nobody told. */
+  lineSweepMs: number;
   /** How often the claims in the store are compared with those known here. */
   compareIntervalMs: number;
 }
@@ -41,12 +51,17 @@ export const defaultRunnerLimits: RunnerLimits = {
   maxRemoteDeliveries: 64,
   maxDeliveriesPerDomain: 10,
   maxInFlightBytes: 256 * 1024 * 1024,
+  maxUnsavedDeliveries: 64,
   maxFreshBytes: 32 * 1024 * 1024,
   maxClaims: 2000,
+  maxClaimsPerDomain: 100,
+  maxClaimsPerSender: 1000,
+  queues: [],
   claimBatch: 200,
   minScanGapMs: 5,
   scanIntervalMs: 5000,
   lateAfterSeconds: 30,
+  lineSweepMs: 5000,
   compareIntervalMs: 60_000,
 };
 
@@ -54,8 +69,6 @@ const shardsGauge = gauge('starling_queue_shards', 'Shards of the queue that thi
 
 /** For the store, when the time of a drain is over. */
 const partingMs = 500;
-/** Destinations that the queue claims in one transaction. */
-const claimsPerTransaction = 50;
 
 export interface QueueRunnerDependencies {
   queue: Queue;
@@ -65,8 +78,14 @@ export interface QueueRunnerDependencies {
   logger: Logger;
   /** Delivers to the end and saves (node/mailflow `createDelivery`). */
   deliver(job: DeliveryJob, signal: AbortSignal): Promise<void>;
-  /** Gives up an attempt that failed in a way nobody foresaw. */
+  /** Gives up an attempt that failed in a way nobody foresaw; with a `NotAttempted`, settles one that was not made. */
   putOff(job: DeliveryJob, error: unknown): Promise<void>;
+  /** What is known of destinations in the whole cluster. Started and stopped by whoever made it. Default: all are attempted. */
+  destinations?: Destinations;
+  /** When something must happen to a waiting destination (its next notice). Wall clock, seconds. Default: at the end of the message's time. */
+  deadlineSecondsOf?: Admission['deadlineSecondsOf'];
+  /** How many deliveries to this domain may run at present, where that is less than the limit. */
+  maxConcurrentTo?: (domain: string) => number;
   /** The nodes that shards are shared among, this one included. Default: this node alone. `wake` tells that they may have changed. */
   shares?: () => readonly QueueShare[];
   /**
@@ -118,30 +137,37 @@ class Runner implements QueueRunner {
   /** Where the next look begins among the shards: what one look can take may not reach the last ones. */
   #firstShard = 0;
   readonly #late: LateEntries;
-  #compareAtMs: number;
-  /** Claims in the store that nobody here knew at the last comparison, with their epochs. */
-  #strangers = new Map<string, number>();
+  readonly #strangers: Strangers;
+  readonly #sorting: Sorting;
+  readonly #lines: WaitingLines;
   #unsubscribe: (() => void)[] = [];
 
   constructor(dependencies: QueueRunnerDependencies) {
     this.#d = dependencies;
     this.node = dependencies.node;
     this.#limits = { ...defaultRunnerLimits, ...dependencies.limits };
-    this.#compareAtMs = dependencies.clock.monotonicMs() + this.#limits.compareIntervalMs;
-    const { queue, clock, random, logger, deliver, putOff } = dependencies;
+    const { queue, node, clock, random, logger, deliver, putOff, destinations, maxConcurrentTo } = dependencies;
     this.#late = new LateEntries(queue, clock, this.#limits);
     this.#lanes = new DeliveryLanes({
       clock,
       random,
       logger,
       limits: this.#limits,
-      deliver,
-      onFault: putOff,
-      mayStart: () => this.#mayWork,
-      onDone: () => {
-        if (this.#isHungry && this.#lanes.size <= this.#limits.maxClaims / 2) this.wake();
+      deliver: (job, signal) => {
+        const untried = untriedOf(job.claimed);
+        return untried ? putOff(job, untried) : deliver(job, signal);
       },
+      onFault: putOff,
+      maxConcurrentTo,
+      mayStart: () => this.#mayWork,
+      onDone: (claimed) => this.#madeRoom(claimed),
     });
+    const take = (claimed: readonly ClaimedDestination[]) => this.take(claimed.map((one) => ({ claimed: one })));
+    const onParked = (line: string) => this.#lines.note(line);
+    this.#sorting = new Sorting({ queue, node, lanes: this.#lanes, destinations, take, onParked });
+    const { holdings } = this.#lanes;
+    this.#lines = new WaitingLines({ queue, clock, sorting: this.#sorting, holdings, limits: this.#limits, destinations });
+    this.#strangers = new Strangers({ queue, node, clock, logger, lanes: this.#lanes, limits: this.#limits });
   }
 
   get size(): number {
@@ -158,9 +184,19 @@ class Runner implements QueueRunner {
 
   start(): void {
     if (this.#state !== 'new') throw new Error('a queue runner is started once');
-    const { queue, clock } = this.#d;
+    const { queue, clock, destinations } = this.#d;
     this.#state = 'running';
     this.#unsubscribe = [queue.onDue(() => this.wake()), watchQueue(queue, clock, () => this.#lanes)];
+    if (destinations) this.#unsubscribe.push(destinations.onChanged((line) => this.#destinationsChanged(line)));
+    queue.admitBy({
+      lineFor: (domain, traits) => {
+        const line = obstacleOf(destinations, domain, traits)?.line ?? this.#lanes.holdings.lineFor(domain, traits);
+        if (line !== undefined) this.#lines.note(line);
+        return line;
+      },
+      deadlineSecondsOf: this.#d.deadlineSecondsOf ?? (() => Number.POSITIVE_INFINITY),
+    });
+    this.#unsubscribe.push(() => queue.admitBy(undefined));
     this.#loop = this.#run();
   }
 
@@ -183,14 +219,37 @@ class Runner implements QueueRunner {
   }
 
   take(jobs: readonly DeliveryJob[]): void {
-    const tooMany: ClaimedDestination[] = [];
+    const unwanted: ClaimedDestination[] = [];
     for (const job of jobs) {
       const { destination } = job.claimed;
-      if (destination.isLocal || this.#lanes.remoteSize < this.#limits.maxClaims) this.#lanes.add(job);
-      else if (!this.#lanes.has(refOf(destination))) tooMany.push(job.claimed);
+      const hasRoom = destination.isLocal || this.#lanes.remoteSize < this.#limits.maxClaims;
+      // What has gone down while it was being claimed is not attempted either.
+      if (hasRoom && !this.#isBlocked(job.claimed)) this.#lanes.add(job);
+      else if (!this.#lanes.has(refOf(destination))) unwanted.push(job.claimed);
     }
     this.#lanes.pump();
-    if (tooMany.length > 0) void this.#handBack(tooMany);
+    if (unwanted.length > 0) void this.#handBack(unwanted);
+  }
+
+  #isBlocked({ destination, isForced, untried }: ClaimedDestination): boolean {
+    const { domain, traits, cancelReply } = destination;
+    const mustGoOn = untried !== undefined || cancelReply !== undefined;
+    return !mustGoOn && obstacleOf(this.#d.destinations, domain, traits, isForced) !== undefined;
+  }
+
+  #madeRoom({ destination: { domain, traits } }: ClaimedDestination): void {
+    if (this.#state !== 'running') return;
+    const lines = traits && !traits.isLocal ? [domain, senderLine(traits.senderHash), queueLine(traits.queueName)] : [];
+    const isHungry = this.#isHungry && this.#lanes.size <= this.#limits.maxClaims / 2;
+    if (isHungry || lines.some((line) => this.#lines.isWanting(line))) this.wake();
+  }
+
+  /** What waits here for a destination that is down or paused now makes room; what waits in its line may be its turn. */
+  #destinationsChanged(line: string | undefined): void {
+    const blocked = this.#lanes.takeWaitingOf((claimed) => this.#isBlocked(claimed));
+    if (line !== undefined) this.#lines.note(line);
+    if (blocked.length > 0) void this.#handBack(blocked);
+    this.wake();
   }
 
   async drain(deadlineMs: number): Promise<void> {
@@ -306,7 +365,7 @@ class Runner implements QueueRunner {
     const { queue, clock, shares } = this.#d;
     const { maxClaims, claimBatch, scanIntervalMs } = this.#limits;
     if (!this.#mayWork) return scanIntervalMs;
-    await this.#giveBackStrangers();
+    await this.#strangers.giveBack((claimed) => this.#giveBack(claimed));
     const room = maxClaims - this.#lanes.size;
     this.#isHungry = room <= 0;
     if (room <= 0) return scanIntervalMs;
@@ -315,18 +374,29 @@ class Runner implements QueueRunner {
     // Alone, also while it drains or is not ready yet and has no share: nobody else would work them.
     const own = among.length > 1 ? shardsOf(this.node.nodeId, among) : allShards;
     shardsGauge.set(own.length);
-    const { entries, nextDueAtSeconds } = await queue.due(this.#rotated(own), nowSeconds, Math.min(room, claimBatch));
+    // Not only as many as there is room for: what can't be taken now must not hide what can.
+    const { entries, nextDueAtSeconds } = await queue.due(this.#rotated(own), nowSeconds, claimBatch);
     if (own.length < allShards.length) {
       const others = allShards.filter((shard) => !own.includes(shard));
       entries.push(...(await this.#late.look(this.#rotated(others), nowSeconds)));
     }
-    const won = await this.#claim(entries);
+    const { won, parked } = await this.#sorting.work(entries, room);
+    const lines = await this.#lines.look(own, room - won);
+    await this.#probe(among);
     const mayHaveMore = nextDueAtSeconds !== undefined && nextDueAtSeconds <= nowSeconds;
     // Without a win there is nothing to hurry for: others are at work on these.
-    if (mayHaveMore && won > 0) return 0;
+    if ((mayHaveMore && won + parked > 0) || lines.hasMore) return 0;
     if (nextDueAtSeconds === undefined) return scanIntervalMs;
     const untilNextMs = nextDueAtSeconds * 1000 - clock.nowMs();
     return Math.min(scanIntervalMs, Math.max(untilNextMs, 50));
+  }
+
+  async #probe(among: readonly QueueShare[]): Promise<void> {
+    const { destinations, queue, clock, logger, node } = this.#d;
+    if (!destinations) return;
+    const take = (claimed: readonly ClaimedDestination[]) => this.take(claimed.map((one) => ({ claimed: one })));
+    const nodeIds = among.map(({ nodeId }) => nodeId);
+    await beginProbes({ queue, destinations, node, clock, logger, take }, nodeIds);
   }
 
   /** The shards in turn: each is first once in as many looks as there are. */
@@ -334,37 +404,9 @@ class Runner implements QueueRunner {
     const at = this.#firstShard++ % Math.max(shards.length, 1);
     return [...shards.slice(at), ...shards.slice(0, at)];
   }
+}
 
-  async #claim(entries: Awaited<ReturnType<Queue['due']>>['entries']): Promise<number> {
-    const unknown = entries.filter((entry) => !this.#lanes.has(refOf(entry)));
-    let won = 0;
-    // A transaction's worth at a time: what was won is in hand even when the next one fails.
-    for (let at = 0; at < unknown.length; at += claimsPerTransaction) {
-      const claimed = await this.#d.queue.claim(this.node, unknown.slice(at, at + claimsPerTransaction));
-      this.take(claimed.map((one) => ({ claimed: one })));
-      won += claimed.length;
-    }
-    return won;
-  }
-
-  /**
-   * Claims that the store holds for this node and nobody here knows: commits that stayed unknown to the end. Given back (and then claimed like any
-   * other) when they were unknown at two comparisons in a row, so that those whose acceptance is just being finished are left alone. Not worked on as they
-   * are: an enqueue that hangs for so long must find a receipt when it runs again.
-   */
-  async #giveBackStrangers(): Promise<void> {
-    const { clock, queue, logger } = this.#d;
-    if (clock.monotonicMs() < this.#compareAtMs) return;
-    const strangers = await queue.claimsOf(this.node, this.#limits.claimBatch, (ref) => this.#lanes.has(refOf(ref)));
-    const before = this.#strangers;
-    this.#strangers = new Map(strangers.map(({ destination, claim }) => [refOf(destination), claim.epoch]));
-    this.#compareAtMs = clock.monotonicMs() + this.#limits.compareIntervalMs;
-    const left = strangers.filter(({ destination, claim }) => {
-      const ref = refOf(destination);
-      return before.get(ref) === claim.epoch && !this.#lanes.has(ref);
-    });
-    if (left.length === 0) return;
-    logger.warn({ claims: left.length }, 'claims given back that an unknown commit had left behind');
-    await this.#giveBack(left);
-  }
+/** What is to be settled without an attempt. */
+function untriedOf({ untried, destination: { cancelReply } }: ClaimedDestination): NotAttempted | undefined {
+  return cancelReply ? new NotAttempted('failed', cancelReply) : untried;
 }

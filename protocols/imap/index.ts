@@ -4,6 +4,10 @@ export {
   defaultImapLimits,
   type ImapAccounts,
   type ImapConnection,
+  type ImapDirectory,
   type ImapLimits,
+  type ImapPrincipal,
   type ImapServices,
+  type ImapSharing,
+  type ServerAnnotations,
 } from './types.js';

@@ -78,6 +78,13 @@ export class Input {
     this.#settle('woken');
   }
 
+  /** Stops reading, for a layer between the socket and this; answers what has come in already and belongs to that layer. */
+  handOver(): Buffer[] {
+    const unread = this.reader.takeUnread();
+    this.detach();
+    return unread;
+  }
+
   /** Stops reading, for STARTTLS; everything buffered is dropped. */
   detach(): void {
     const socket = this.#socket;

@@ -191,7 +191,7 @@ describe.skipIf(!has('mbsync'))('mbsync', () => {
     await sync();
     expect((await server.mail.usage(id)).modseq).toBe(modseq);
     expect((await server.mail.recount(id)).differences).toEqual([]);
-  }, 60_000);
+  });
 });
 
 describe('imapflow', () => {

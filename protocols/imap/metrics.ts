@@ -13,5 +13,5 @@ export const commandSeconds = histogram(
   'Time from a complete IMAP command to its tagged response.',
   ['command'],
 );
-/** result: ok, or the reason of the failure. */
+/** result: ok, limit (too many connections of the user), or the reason of the failure. */
 export const authTotal = counter('starling_imap_auth_total', 'IMAP logins, by mechanism and result.', ['mechanism', 'result']);

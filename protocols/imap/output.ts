@@ -12,6 +12,8 @@ export class ConnectionClosed extends Error {
   }
 }
 
+/** How long a client that has been sent everything may take to close its side. */
+const lingerMs = 5_000;
 const flushAtChars = 32_768;
 /** Shorter byte runs are cheaper to copy into the text around them than to write alone. */
 const copyBelowBytes = 4_096;
@@ -28,8 +30,17 @@ export class Output {
     this.#limits = limits;
   }
 
+  get socket(): Duplex {
+    return this.#socket;
+  }
+
   get isClosed(): boolean {
     return this.#socket.destroyed || this.#socket.writableEnded;
+  }
+
+  /** The client takes less than is written: `ready` would give a promise, or throw. */
+  get isCongested(): boolean {
+    return this.isClosed || this.#socket.writableLength >= this.#limits.maxBufferedOutputBytes;
   }
 
   replaceSocket(socket: Duplex): void {
@@ -43,14 +54,15 @@ export class Output {
     if (this.#text.length >= flushAtChars) this.flush();
   }
 
-  /** Appends bytes; they must not change afterwards. */
-  bytes(bytes: Buffer): void {
+  /** Appends bytes. Answers whether they are kept, and must not change afterwards; few are copied. */
+  bytes(bytes: Buffer): boolean {
     if (bytes.length < copyBelowBytes) {
       this.write(bytes.toString('latin1'));
-      return;
+      return false;
     }
     this.flush();
     if (!this.isClosed) this.#socket.write(bytes);
+    return true;
   }
 
   /** Hands what is gathered to the socket. */
@@ -99,9 +111,14 @@ export class Output {
     this.flush();
     const socket = this.#socket;
     if (socket.destroyed) return;
-    socket.end();
-    // A client that does not close its side does not keep ours.
-    const timer = this.#clock.setTimer(5_000, () => socket.destroy(), { background: true });
+    const destroyAfter = (ms: number) => this.#clock.setTimer(ms, () => socket.destroy(), { background: true });
+    // What a slow client is still owed gets the time of any other buffer's worth: with POP3 it may be a message that QUIT has removed.
+    let timer = destroyAfter(this.#limits.writeTimeoutMs);
     socket.once('close', () => timer.cancel());
+    socket.end(() => {
+      timer.cancel();
+      // A client that does not close its side does not keep ours.
+      if (!socket.destroyed) timer = destroyAfter(lingerMs);
+    });
   }
 }

@@ -11,6 +11,8 @@ export interface Reply {
   text: string;
   /** The command has answered itself. */
   isSent?: true;
+  /** The command has removed messages: that is told whatever the client wants to hear of otherwise. */
+  hasRemoved?: true;
 }
 
 export function ok(text: string, code?: string): Reply {
@@ -24,6 +26,9 @@ export function no(text: string, code?: string): Reply {
 export function bad(text: string, code?: string): Reply {
   return { status: 'BAD', text, code };
 }
+
+/** RFC 9586 3.1: what a message number gets once UIDONLY is enabled. */
+export const uidRequired: Reply = bad('Message numbers are not allowed after UIDONLY', 'UIDREQUIRED');
 
 /** A command that can't be done, thrown from wherever that is found out. */
 export class Refusal extends Error {

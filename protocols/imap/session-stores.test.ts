@@ -1,4 +1,5 @@
 /** Sessions and their stores: failures, what is acknowledged, texts that are searched. */
+import { randomBytes } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
 import { BlobCorrupt, BlobMissing } from '../../store/blobs/contract.js';
 import { openMemoryStore } from '../../store/kv/index.js';
@@ -27,7 +28,7 @@ describe('a store in trouble', () => {
     expect((await client.command('STORE 1 +FLAGS (\\Seen)')).at(-1)).toMatch(/NO \[UNAVAILABLE\]/);
     expect((await client.command('STATUS INBOX (MESSAGES)')).at(-1)).toMatch(/NO \[UNAVAILABLE\]/);
     kv.faults.outage = false;
-    expect(await client.ok('FETCH 1 FLAGS')).toEqual(['* 1 FETCH (FLAGS ())']);
+    expect(await client.ok('FETCH 1 FLAGS')).toEqual(['* 1 FETCH (FLAGS (\\Recent))']);
   });
 
   it('lets people read while there is no space to write', async () => {
@@ -46,7 +47,7 @@ describe('a store in trouble', () => {
     expect((await client.ok('FETCH 1 BODY[TEXT]'))[0]).toBe('* 1 FETCH (BODY[TEXT] {5}\r\none\r\n)');
     expect((await client.command('APPEND INBOX {5+}\r\nhello')).at(-1)).toMatch(/NO \[OVERQUOTA\]/);
     Object.assign(server.mail, { changeFlags, append });
-    expect((await client.ok('FETCH 1 BODY[TEXT]'))[0]).toMatch(/^\* 1 FETCH \(FLAGS \(\\Seen\) BODY\[TEXT\]/);
+    expect((await client.ok('FETCH 1 BODY[TEXT]'))[0]).toMatch(/^\* 1 FETCH \(FLAGS \(\\Seen \\Recent\) BODY\[TEXT\]/);
   });
 });
 
@@ -65,7 +66,7 @@ describe('what is done stays done', () => {
     };
     expect((await client.command('APPEND INBOX {5+}\r\nhello')).at(-1)).toMatch(/OK \[APPENDUID \d+ 2\]/);
     kv.faults.outage = false;
-    expect(await client.ok('NOOP')).toEqual(['* 2 EXISTS']);
+    expect(await client.ok('NOOP')).toEqual(['* 2 EXISTS', '* 2 RECENT']);
   });
 
   it('gives the other messages where the bytes of one are gone', async () => {
@@ -124,6 +125,29 @@ describe('what is done stays done', () => {
     await client.ok('APPEND INBOX (\\Deleted) {5+}\r\nhello (\\Seen) {5+}\r\nhello');
     expect(await server.mail.usage(accountIdOf('alice'))).toMatchObject({ modseq: before.modseq + 1, messages: 2 });
     expect(await client.ok('STATUS INBOX (MESSAGES UNSEEN DELETED)')).toEqual(['* STATUS INBOX (MESSAGES 2 UNSEEN 1 DELETED 1)']);
+  });
+
+  it('appends more at once than a transaction takes, and holds little of it', async () => {
+    await start();
+    const client = await TestClient.login(server.port);
+    const { append } = server.mail;
+    let heldBytes = 0;
+    server.mail.append = (accountId, messages, options) => {
+      heldBytes = messages.reduce((sum, { blob }) => sum + (blob.heldBytes ?? 0), 0);
+      return append(accountId, messages, options);
+    };
+    const count = 120;
+    const parts = Array.from({ length: count }, () => randomBytes(100_000));
+    const marked = parts.flatMap((bytes) => [Buffer.from(` {${bytes.length}+}\r\n`), bytes]);
+    client.send(Buffer.concat([Buffer.from('a APPEND INBOX'), ...marked, Buffer.from('\r\n')]));
+    expect((await client.until('a')).at(-1)).toMatch(/^a OK \[APPENDUID \d+ 1:120\]/);
+    expect(heldBytes).toBeGreaterThan(2_000_000);
+    expect(heldBytes).toBeLessThanOrEqual(2_500_000);
+    const inbox = (await server.mail.mailboxByPath(accountIdOf('alice'), ['INBOX']))!.mailbox.id;
+    const entries = await server.mail.entries(accountIdOf('alice'), inbox);
+    const [first, last] = await server.mail.messages(accountIdOf('alice'), [entries[0]!.emailId, entries[count - 1]!.emailId]);
+    expect((await server.blobs.read(first!.blobId)).equals(parts[0]!)).toBe(true);
+    expect((await server.blobs.read(last!.blobId)).equals(parts[count - 1]!)).toBe(true);
   });
 
   it('lets APPENDs wait for one another above the limit of bytes in flight', async () => {

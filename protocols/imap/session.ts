@@ -12,34 +12,29 @@ import { Cursor } from './grammar/cursor.js';
 import { type RawCommand, type ReaderEvent, readTag } from './grammar/reader.js';
 import { Input } from './input.js';
 import { commandSeconds, commandsTotal, sessionsOpen, sessionsTotal } from './metrics.js';
+import { ModseqWatch, type NewsOptions, tellNews } from './news.js';
 import { ConnectionClosed, Output } from './output.js';
-import { bad, no, type Reply, replyOfError } from './replies.js';
+import { bad, no, type Reply, replyOfError, uidRequired } from './replies.js';
 import type { ImapConnection, ImapServices } from './types.js';
 
 /** First byte of a TLS record that opens a handshake: a client that speaks TLS on the plain port. */
 const tlsHandshakeByte = 0x16;
 
-/** What is told at the end of a command. */
-interface NewsRule {
-  /** Asks the store even without a notice. */
-  looks: boolean;
-  /** EXPUNGE may be told. */
-  expunges: boolean;
-}
+/** Pause before a store that failed is asked for news again. */
+const newsRetryMs = 5_000;
 
 /** RFC 9051 6.3.12: a message appended to the selected mailbox is announced at once. */
-const appendNews: NewsRule = { looks: true, expunges: true };
+const appendNews: NewsOptions = { looks: true, expunges: true };
 
 export class ImapSession {
   readonly #context: SessionContext;
   readonly #services: ImapServices;
-  readonly #startedMs: number;
   #done: Promise<void> | undefined;
+  #lastWord = 'BYE [UNAVAILABLE] Server is going down';
 
   constructor(connection: ImapConnection, services: ImapServices) {
     const { limits, clock } = services;
     this.#services = services;
-    this.#startedMs = clock.monotonicMs();
     const output = new Output(connection.socket, clock, limits);
     const isAlien = connection.secure ? undefined : (bytes: Buffer) => bytes[0] === tlsHandshakeByte;
     const input = new Input(connection.socket, clock, limits.preAuthGrammar, limits.maxBufferedInputBytes, isAlien);
@@ -64,6 +59,17 @@ export class ImapSession {
     return this.run();
   }
 
+  /** Says `* BYE` as `drain` does, since this server can't serve anybody now: another one perhaps can. */
+  turnAway(): void {
+    this.#lastWord = 'BYE [UNAVAILABLE] The server can not serve you now, please log in again';
+    void this.drain();
+  }
+
+  /** Cuts the connection, whatever is running: a response may be half written, so without a word. */
+  stop(): void {
+    this.#context.output.socket.destroy();
+  }
+
   async #serve(): Promise<void> {
     const context = this.#context;
     sessionsOpen.inc();
@@ -74,8 +80,7 @@ export class ImapSession {
     } catch (error) {
       if (!(error instanceof ConnectionClosed)) context.logger.error({ err: error }, 'an IMAP session failed');
     } finally {
-      if (context.isDraining && !context.isLoggingOut && !context.input.hasEnded)
-        context.untagged('BYE [UNAVAILABLE] Server is going down');
+      if (context.isDraining && !context.isLoggingOut && !context.input.hasEnded) context.untagged(this.#lastWord);
       context.output.end();
       context.dispose();
       sessionsOpen.dec();
@@ -118,10 +123,13 @@ export class ImapSession {
       if (event) return event;
       output.flush();
       if (this.#context.isDraining) return undefined;
+      if (await this.#tellBetween()) continue;
       const timeoutMs = this.#timeoutMs();
-      const result = timeoutMs <= 0 ? 'timeout' : await input.wait(timeoutMs);
+      // A notice that still stands could not be told for want of the store.
+      const mustRetry = this.#listensNow && this.#hasNews && timeoutMs > newsRetryMs;
+      const result = timeoutMs <= 0 ? 'timeout' : await input.wait(mustRetry ? newsRetryMs : timeoutMs);
       if (result === 'ended') return undefined;
-      if (result === 'timeout') {
+      if (result === 'timeout' && !mustRetry) {
         this.#context.untagged('BYE Autologout; too long without a command');
         this.#context.isLoggingOut = true;
         return undefined;
@@ -129,9 +137,28 @@ export class ImapSession {
     }
   };
 
+  /** NOTIFY has set up something, and no command has begun to come in. */
+  get #listensNow(): boolean {
+    const { notifier, input } = this.#context;
+    return notifier?.isListening === true && !input.reader.isInsideCommand;
+  }
+
+  get #hasNews(): boolean {
+    return this.#context.hasNotice || this.#context.hasOtherNotice;
+  }
+
+  /** RFC 5465: what the client wants to hear of is told while no command runs, too. Answers whether something was. */
+  async #tellBetween(): Promise<boolean> {
+    const context = this.#context;
+    if (!this.#hasNews || !this.#listensNow) return false;
+    const hasTold = await tellNews(context, { looks: false, expunges: context.notifier!.tellsExpungesAtOnce });
+    if (hasTold) await context.output.ready();
+    return hasTold;
+  }
+
   #timeoutMs(): number {
     const { limits, clock } = this.#services;
-    if (!this.#context.account) return this.#startedMs + limits.loginTimeoutMs - clock.monotonicMs();
+    if (!this.#context.account) return this.#context.anonymousSinceMs + limits.loginTimeoutMs - clock.monotonicMs();
     return this.#context.input.reader.isInsideCommand ? limits.literalTimeoutMs : limits.idleTimeoutMs;
   }
 
@@ -139,9 +166,10 @@ export class ImapSession {
   async #literal(event: Extract<ReaderEvent, { kind: 'literal' }>): Promise<void> {
     const context = this.#context;
     const { reader } = context.input;
-    if (context.account && announcesMessage(event.soFar, context)) {
+    const uploads = context.account && announcesMessage(event.soFar, context);
+    if (uploads) {
       const tag = readTag(event.soFar.texts[0]!);
-      await this.#conclude('APPEND', tag, () => runAppend(context, event, this.#nextEvent), appendNews);
+      await this.#conclude(uploads, tag, () => runAppend(context, event, this.#nextEvent), appendNews);
       return;
     }
     if (reader.fits(event.sizeBytes)) {
@@ -185,9 +213,12 @@ export class ImapSession {
         invocation.byUid = true;
       }
       command = commands.get(name);
-      if (name === 'APPEND') problem = bad(context.account ? 'APPEND needs a message literal' : 'Log in first');
+      if (name === 'APPEND' || name === 'REPLACE')
+        problem = bad(context.account ? `${name} needs a message literal` : 'Log in first');
       else if (!command || (invocation.byUid && !command.takesUid)) problem = bad('Unknown command');
       else if (!command.states.includes(context.state)) problem = bad('Not allowed now');
+      // RFC 9586 3.1: these name messages by number, unless they come with UID; EXPUNGE names none.
+      else if (context.uidOnly && command.takesUid && !invocation.byUid && name !== 'EXPUNGE') problem = uidRequired;
     } catch (error) {
       problem = replyOfError(error) ?? bad('Bad command');
     }
@@ -198,18 +229,22 @@ export class ImapSession {
       context.output.write(`${tag} ${formatReply(reply)}\r\n`);
       return;
     }
+    if (context.notifier && namingCommands.has(command.name)) context.notifier.passOver(namesIn(raw, context));
     const known = command;
     await this.#conclude(known.name, tag, () => known.run(context, cursor, invocation), {
       looks: known.looksForNews === true,
       expunges: !known.holdsExpunges || invocation.byUid,
+      holdsForNumbers: known.holdsExpunges === true,
     });
   }
 
   /** Runs, turns errors into replies, tells news, and sends the tagged response. */
-  async #conclude(name: string, tag: string, run: () => Promise<Reply> | Reply, news: NewsRule): Promise<void> {
+  async #conclude(name: string, tag: string, run: () => Promise<Reply> | Reply, news: NewsOptions): Promise<void> {
     const context = this.#context;
     const { clock } = this.#services;
     const startedMs = clock.monotonicMs();
+    context.begin(tag);
+    const modseqWatch = new ModseqWatch(context);
     let reply: Reply;
     try {
       reply = await run();
@@ -222,7 +257,11 @@ export class ImapSession {
       if (!known) context.logger.error({ err: error, command: name }, 'an IMAP command failed');
       reply = known ?? no('Internal error', 'SERVERBUG');
     }
-    await this.#tellNews(news);
+    // A client that leaves has no use for news, and does not expect any behind the BYE.
+    if (!context.isLoggingOut) await this.#tellNews(news, reply);
+    const hasRoom = reply.status === 'OK' && reply.code === undefined;
+    const code = context.isLoggingOut ? undefined : await modseqWatch.conclude(hasRoom);
+    if (code) reply = { ...reply, code };
     if (reply.status === 'BAD') context.badCommands++;
     // Who is known, and gets on, may ask in vain now and then for as long as the connection lasts.
     else if (reply.status === 'OK' && context.account) context.badCommands = 0;
@@ -231,18 +270,47 @@ export class ImapSession {
     if (!reply.isSent) context.output.write(`${tag} ${formatReply(reply)}\r\n`);
   }
 
-  /** What has changed meanwhile, in front of the tagged response; EXPUNGE where RFC 9051 7.5.1 allows it. */
-  async #tellNews(news: NewsRule): Promise<void> {
+  /** What the command has done is done: its reply must not suffer from news that can't be had now. */
+  async #tellNews(news: NewsOptions, reply: Reply): Promise<void> {
     const context = this.#context;
-    if (!context.selected) return;
     try {
-      if (context.hasNotice || news.looks) await context.refresh();
+      // RFC 7162 3.2.10.2: a UID SEARCH that names messages by number is like a SEARCH.
+      const expunges = news.expunges && !(news.holdsForNumbers && context.usesNumbers);
+      await tellNews(context, { ...news, expunges, ownRemovals: reply.hasRemoved === true });
     } catch (error) {
-      // What the command has done is done: its reply must not suffer from news that can't be had now.
-      context.logger.warn({ err: error }, 'no news: the store can not be read');
+      if (error instanceof ConnectionClosed) throw error;
+      context.logger.error({ err: error }, 'news could not be told');
     }
-    context.announce(news.expunges);
   }
+}
+
+/** Commands that change names and subscriptions of mailboxes. */
+const namingCommands: ReadonlySet<string> = new Set([
+  'CREATE',
+  'DELETE',
+  'RENAME',
+  'SUBSCRIBE',
+  'UNSUBSCRIBE',
+  'SETMETADATA',
+  'SETACL',
+]);
+
+/** The mailboxes that one of them names, as far as it is well formed. */
+function namesIn(raw: RawCommand, context: SessionContext): string[][] {
+  const paths: string[][] = [];
+  try {
+    const cursor = new Cursor(raw, context.services.limits.grammar);
+    cursor.tag();
+    cursor.space();
+    cursor.word();
+    while (cursor.takes(' ') && !cursor.sees('(')) {
+      const name = cursor.astring();
+      paths.push(name === '' ? [] : context.path(name));
+    }
+  } catch {
+    // The command itself will say so.
+  }
+  return paths;
 }
 
 function formatReply({ status, code, text }: Reply): string {

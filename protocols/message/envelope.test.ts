@@ -114,7 +114,7 @@ describe('envelope (RFC 9051 7.5.2)', () => {
       inReplyTo: '<p@x> (comment)',
       messageId: '<id@x>',
     });
-    expect(messageIds).toEqual({ own: 'id@x', inReplyTo: ['p@x'], references: ['r@x', 'p@x'] });
+    expect(messageIds).toEqual({ own: 'id@x', inReplyTo: ['p@x'], references: ['r@x', 'p@x', 'r@x'] });
     expect(sentAtMs).toBe(Date.UTC(2026, 10, 22, 4, 53, 57));
   });
 

@@ -116,15 +116,17 @@ export function toEnvelopeAddresses(addresses: readonly Address[]): EnvelopeAddr
 /** RFC 5322 2.1.1: no line, and so no identifier, is longer. */
 const maxMessageIdChars = 998;
 
-/** The identifiers `<…>` of a raw value, without brackets and inner white space, in order and without repetition. */
+/**
+ * The identifiers `<…>` of a raw value, without brackets and inner white space, in order. What is repeated at once counts once; one that comes again later stays,
+ * because the last one is the parent (RFC 5256, THREAD=REFERENCES).
+ */
 export function parseMessageIds(value: string | null, maxIds: number): string[] {
   if (!value) return [];
-  const ids = new Set<string>();
+  const all: string[] = [];
   for (const match of value.matchAll(/<([^<>]*)>/g)) {
     const id = withoutBlanks(match[1]!);
-    if (id !== '' && id.length <= maxMessageIdChars) ids.add(id);
+    if (id !== '' && id.length <= maxMessageIdChars && id !== all.at(-1)) all.push(id);
   }
-  const all = [...ids];
   // A thread is known by its root and by its latest members.
   return all.length <= maxIds ? all : [all[0]!, ...all.slice(all.length - (maxIds - 1))];
 }

@@ -177,8 +177,9 @@ export function htmlToText(html: string, maxChars: number): string {
   }
   const text = pieces
     .join('')
-    .replace(/ *\n[ \n]*/g, '\n')
+    // Spaces become one each first: a pattern that begins with any number of them would take time by the square of a long row.
     .replace(/ {2,}/g, ' ')
+    .replace(/ ?\n[ \n]*/g, '\n')
     .trim();
   return text.length > maxChars ? text.slice(0, maxChars) : text;
 }

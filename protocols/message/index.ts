@@ -8,6 +8,7 @@ export {
   parseAddressList,
   parseMailboxAddress,
 } from './addresses.js';
+export { withoutNulParts } from './binary-parts.js';
 export {
   type BodyTree,
   type BuildOptions,
@@ -48,9 +49,24 @@ export {
   unfold,
 } from './headers.js';
 export { htmlToText } from './html-text.js';
+export { formatBodyStructure } from './imap-body-structure.js';
+export { formatEnvelope } from './imap-envelope.js';
+export { formatNstring, formatString, rawUtf8 } from './imap-strings.js';
 export { defaultMessageLimits, type MessageLimits, previewMaxChars } from './limits.js';
 export { encodeExtendedValue, type ParameterizedValue, parseParameterized } from './parameters.js';
 export { parseMessage } from './parse.js';
+export {
+  addressText,
+  bodyText,
+  headerText,
+  type SearchTextField,
+  type SearchTextOptions,
+  type SearchTexts,
+  searchTexts,
+  searchTextsOfSummary,
+  subjectText,
+  textEnd,
+} from './search-text.js';
 export {
   type ByteRange,
   findPart,
@@ -60,7 +76,18 @@ export {
   type SectionPath,
   type SectionText,
 } from './sections.js';
-export { decodeSummary, encodeSummary, type FiledSummary, SummaryFormatError, summarize, summarizeWithin } from './summary.js';
+export {
+  decodeSummary,
+  decodeSummaryHead,
+  encodeSummary,
+  type FiledSummary,
+  type Rendering,
+  renderingOf,
+  SummaryFormatError,
+  type SummaryHead,
+  summarize,
+  summarizeWithin,
+} from './summary.js';
 export { decodeBody, decodeText, fileNameOf, isAttachment, mainTextPart, plainText, preview, textParts } from './text.js';
 export {
   createTransferDecoder,

@@ -4,12 +4,16 @@
  */
 import { Packr } from 'msgpackr';
 import { buildEnvelope, buildMessageIds, sentAtOf } from './envelope.js';
+import { formatBodyStructure } from './imap-body-structure.js';
+import { formatEnvelope } from './imap-envelope.js';
 import { defaultMessageLimits, type MessageLimits, minimalMessageLimits, tightMessageLimits } from './limits.js';
 import { parseMessageWithFields } from './parse.js';
 import { preview } from './text.js';
 import type { Envelope, EnvelopeAddress, MessageSummary, Part } from './types.js';
 
 const formatVersion = 1;
+/** Records that would become longer with IMAP's texts are stored without them. */
+const maxRenderedRecordBytes = 16_384;
 
 /** Everything that a mailbox keeps of a message, from its bytes. Never throws. */
 export function summarize(bytes: Uint8Array, limits: Partial<MessageLimits> = {}): MessageSummary {
@@ -80,10 +84,13 @@ const encodingCodes = new Map(encodings.map((name, index) => [name, index]));
 
 type Json = string | number | null | Json[];
 
-/** The record of a summary. */
+/**
+ * The record of a summary. Its last element is what IMAP tells of the message, ready for the output; releases before it read the record without that
+ * element, as this one reads theirs.
+ */
 export function encodeSummary(summary: MessageSummary): Buffer {
   const { envelope, structure, messageIds } = summary;
-  return packr.encode([
+  const fields = [
     formatVersion,
     packEnvelope(envelope),
     packPart(structure, 0),
@@ -92,11 +99,72 @@ export function encodeSummary(summary: MessageSummary): Buffer {
     messageIds.inReplyTo,
     messageIds.references,
     summary.sentAtMs ?? null,
-  ]);
+  ];
+  const record = packr.encode([...fields, packRendering(formatEnvelope(envelope), formatBodyStructure(structure, true))]);
+  return record.length <= maxRenderedRecordBytes ? record : packr.encode(fields);
+}
+
+/** The texts of ENVELOPE and BODYSTRUCTURE (RFC 9051 7.5.2), latin1. */
+export interface Rendering {
+  envelope: string;
+  bodyStructure: string;
+}
+
+/** A msgpack array of nine, the last of which is a rendering. */
+const renderedArray = 0x99;
+const renderingVersion = 1;
+/** Lengths of both texts, and the version. */
+const trailerBytes = 9;
+
+function packRendering(envelope: string, bodyStructure: string): Buffer {
+  const bytes = Buffer.allocUnsafe(envelope.length + bodyStructure.length + trailerBytes);
+  bytes.write(envelope, 0, 'latin1');
+  bytes.write(bodyStructure, envelope.length, 'latin1');
+  const trailer = envelope.length + bodyStructure.length;
+  bytes.writeUInt32BE(envelope.length, trailer);
+  bytes.writeUInt32BE(bodyStructure.length, trailer + 4);
+  bytes[trailer + 8] = renderingVersion;
+  return bytes;
+}
+
+/** Takes IMAP's texts out of a record without decoding it; undefined where there are none. */
+export function renderingOf(record: Buffer): Rendering | undefined {
+  if (record[0] !== renderedArray || record[1] !== formatVersion || record.at(-1) !== renderingVersion) return undefined;
+  const trailer = record.length - trailerBytes;
+  if (trailer < 2) return undefined;
+  const middle = trailer - record.readUInt32BE(trailer + 4);
+  const begin = middle - record.readUInt32BE(trailer);
+  if (begin < 2 || middle < begin || !isBytesHead(record, begin, record.length - begin)) return undefined;
+  return { envelope: record.toString('latin1', begin, middle), bodyStructure: record.toString('latin1', middle, trailer) };
+}
+
+/** Whether a msgpack byte string of this length begins at `begin`. */
+function isBytesHead(record: Buffer, begin: number, length: number): boolean {
+  if (length < 0x100) return record[begin - 2] === 0xc4 && record[begin - 1] === length;
+  return begin >= 3 && record[begin - 3] === 0xc5 && record.readUInt16BE(begin - 2) === length;
 }
 
 /** Reads a record that `encodeSummary` wrote. Throws a `SummaryFormatError` for anything else. */
 export function decodeSummary(record: Uint8Array): MessageSummary {
+  return readRecord(record, unpackSummary);
+}
+
+/** The part of a summary that is about the header; the structure is not even looked at. */
+export type SummaryHead = Pick<MessageSummary, 'envelope' | 'messageIds'>;
+
+/** As `decodeSummary`, in a fraction of the time, for whoever wants the head of many. */
+export function decodeSummaryHead(record: Uint8Array): SummaryHead {
+  return readRecord(record, ([, envelope, , , own, inReplyTo, references]) => ({
+    envelope: unpackEnvelope(envelope as Json[]),
+    messageIds: {
+      ...(own === null ? {} : { own: own as string }),
+      inReplyTo: inReplyTo as string[],
+      references: references as string[],
+    },
+  }));
+}
+
+function readRecord<T>(record: Uint8Array, unpack: (value: Json[]) => T): T {
   let value: unknown;
   try {
     value = packr.decode(record as Buffer);
@@ -107,7 +175,7 @@ export function decodeSummary(record: Uint8Array): MessageSummary {
     throw new SummaryFormatError(`message summary of format ${Array.isArray(value) ? String(value[0]) : typeof value}`);
   }
   try {
-    return unpackSummary(value as Json[]);
+    return unpack(value as Json[]);
   } catch (cause) {
     throw new SummaryFormatError('the message summary is damaged', { cause });
   }

@@ -61,6 +61,14 @@ describe('charsets and text', () => {
     expect(htmlToText('<!-- <p>no</p> -->yes<style>no</style><img alt=">">!', 100)).toBe('yes!');
     expect(htmlToText('<head><p>no<body>yes', 100)).toBe('yes');
     expect(htmlToText('<b>x</b>'.repeat(1000), 10)).toBe('x'.repeat(10));
+    expect(htmlToText('a <p> <p> b', 100)).toBe('a\nb');
+  });
+
+  it('takes time by the length of HTML, whatever is in it', () => {
+    for (const unit of ['<b> ', '&nbsp;<i>', '<a =\'"> ', '<div> ', '<', '<svg>', '&']) {
+      const html = `x${unit.repeat(1_000_000 / unit.length)}`;
+      expect(htmlToText(html, html.length)[0]).toBe('x');
+    }
   });
 
   it('previews the shown plain text, else the HTML, within 256 characters', () => {

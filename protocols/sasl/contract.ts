@@ -46,27 +46,72 @@ export interface ScramCredentials {
   serverKey: Buffer;
 }
 
-/** The outcome of a SCRAM exchange, told to the backend so that it can count failures and admit or refuse. */
+/** What a server keeps of a password for CRAM-MD5 and DIGEST-MD5. Each is as good as the password for its mechanism. */
+export interface LegacySecret {
+  /** Handed back unread in `scramDone`. */
+  accountRef: unknown;
+  /** HMAC-MD5 under the password, after the blocks of its key: inner and outer state, 16 bytes each (RFC 2104). */
+  hmacMd5State: Buffer;
+  /** H(login ":" realm ":" password) of RFC 2831, 16 bytes, for `digestRealm` and the login as the directory spells it. */
+  digestHa1: Buffer;
+}
+
+/** The attempt ends here, before anything was compared: too many failures, say. */
+export interface RefusedAttempt {
+  refused: AuthFailure;
+}
+
+/** The outcome of a SCRAM, CRAM-MD5 or DIGEST-MD5 exchange, told to the backend so that it can count failures and admit or refuse. */
 export interface ScramOutcome {
   /** The login as the client gave it, prepared (NFKC). */
   login: string;
-  /** From `ScramCredentials`; undefined when the login is unknown. */
+  /** From `ScramCredentials` or `LegacySecret`; undefined when the login is unknown. */
   accountRef: unknown;
   /** True when the client has proved that it knows the password. Never true for an unknown login. */
   proved: boolean;
+  mechanism: SaslMechanismName;
+}
+
+/** What came of an access token. Of a refused one, `oauth` is what the client is told in the challenge of RFC 7628 3.2.2. */
+export type TokenResult = AuthResult | { ok: false; reason: AuthFailure; oauth?: OAuthRefusal };
+
+export interface OAuthRefusal {
+  /** RFC 6750 3.1: the client may get a new token, or one with more scope. */
+  status: 'invalid_token' | 'insufficient_scope';
+  /** Space-separated scopes that are required. */
+  scope?: string;
+  /** URL of the issuer's discovery document. */
+  openidConfiguration?: string;
 }
 
 /**
  * The directory as the mechanisms see it. Any method may throw: the attempt then ends as `unavailable` (and is logged by the session).
+ * A method that is absent takes its mechanisms out of the offer.
  */
 export interface SaslBackend {
+  /** Mechanisms that settings allow now. Absent: all that the methods below make possible. */
+  allowedMechanisms?(): readonly SaslMechanismName[];
   /** Checks a password that came in clear (under TLS). Counts failures itself. */
   verifyPassword(login: string, password: string, context: SaslContext): Promise<AuthResult>;
   /** The SCRAM-SHA-256 credentials of a login; undefined when there are none: a fake challenge is then sent and the attempt fails. */
-  scramCredentials(login: string, context: SaslContext): Promise<ScramCredentials | undefined>;
-  /** Called exactly once per exchange that reached the client's proof. With `proved: false` the answer must not be `ok`. */
+  scramCredentials(login: string, context: SaslContext): Promise<ScramCredentials | RefusedAttempt | undefined>;
+  /**
+   * Called exactly once per SCRAM, CRAM-MD5 or DIGEST-MD5 exchange that reached the client's proof. With `proved: false` the answer must not
+   * be `ok`.
+   */
   scramDone(outcome: ScramOutcome, context: SaslContext): Promise<AuthResult>;
+  /** For CRAM-MD5 and DIGEST-MD5; undefined when the login is unknown or keeps no such secret, which the client can't tell apart. */
+  legacySecret?(login: string, context: SaslContext): Promise<LegacySecret | RefusedAttempt | undefined>;
+  /** Checks an OAuth 2 access token. `login` is what the client says it is; undefined when it leaves that to the token. Counts failures itself. */
+  verifyToken?(token: string, login: string | undefined, context: SaslContext): Promise<TokenResult>;
 }
+
+/**
+ * The bytes that tie an exchange to its TLS connection: `tls-exporter` (RFC 9266, with TLS 1.3) or `tls-server-end-point` (RFC 5929). Undefined where
+ * the connection has none of that type.
+ */
+export type ChannelBindingSource = (type: ChannelBindingType) => Buffer | undefined;
+export type ChannelBindingType = 'tls-exporter' | 'tls-server-end-point';
 
 /** What a mechanism wants next. */
 export type SaslStep =
@@ -87,4 +132,12 @@ export interface SaslExchange {
   step(response: Buffer | undefined): SaslStep | Promise<SaslStep>;
 }
 
-export type SaslMechanismName = 'PLAIN' | 'LOGIN' | 'SCRAM-SHA-256';
+export type SaslMechanismName =
+  | 'SCRAM-SHA-256-PLUS'
+  | 'SCRAM-SHA-256'
+  | 'OAUTHBEARER'
+  | 'XOAUTH2'
+  | 'PLAIN'
+  | 'LOGIN'
+  | 'DIGEST-MD5'
+  | 'CRAM-MD5';

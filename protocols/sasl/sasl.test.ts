@@ -110,7 +110,7 @@ describe('SCRAM-SHA-256', () => {
     const final = `c=biws,r=rOprNGfwEbeRWgbNEkqO${serverPart},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=`;
     expect(await challenge(step(final))).toBe('v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=');
     expect(await step('')).toEqual({ kind: 'done', result: { ok: true, principal } });
-    expect(seen.outcomes).toEqual([{ login: 'user', accountRef: 'ref', proved: true }]);
+    expect(seen.outcomes).toEqual([{ mechanism: 'SCRAM-SHA-256', login: 'user', accountRef: 'ref', proved: true }]);
   });
 
   it.each(['n,,', 'y,,', 'n,a=user,'])('accepts the header %s', async (gs2) => {
@@ -161,15 +161,29 @@ describe('SCRAM-SHA-256', () => {
         kind: 'done',
         result: { ok: false, reason: 'invalid' },
       });
-      expect(seen.outcomes).toEqual([{ login: 'nobody', accountRef: undefined, proved: false }]);
+      expect(seen.outcomes).toEqual([{ mechanism: 'SCRAM-SHA-256', login: 'nobody', accountRef: undefined, proved: false }]);
     }
     expect(firsts[0]).toBe(firsts[1]);
+  });
+
+  it('gives one salt to all spellings of an unknown address, as the directory does to those of a known one', async () => {
+    const saltOf = async (login: string) => {
+      const { step } = start('SCRAM-SHA-256');
+      return /,s=([^,]+),/.exec(await challenge(step(`n,,n=${login},r=abc`)))![1];
+    };
+    const salt = await saltOf('nobody@xn--exmple-cua.test');
+    for (const login of ['"nobody"@xn--exmple-cua.test', '"no\\body"@XN--EXMPLE-CUA.test', 'Nobody@ex\u00e4mple.test.']) {
+      expect(await saltOf(login), login).toBe(salt);
+    }
+    expect(await saltOf('somebody@xn--exmple-cua.test')).not.toBe(salt);
   });
 
   it.each([
     'p=tls-unique,,n=user,r=abc',
     'n,a=other,n=user,r=abc',
     'n,,m=x,n=user,r=abc',
+    'n,,n=user,r=abc,m=x',
+    'n,,n=user,r=abc,x=y,m=x',
     'n,,n=us=er,r=abc',
     'n,,n=user',
     'n,,n=,r=abc',
@@ -187,6 +201,7 @@ describe('SCRAM-SHA-256', () => {
     for (const change of [
       (text: string) => text.replace('r=abc', 'r=abd'),
       (text: string) => text.replace(/p=.*/, 'p=AAAA'),
+      (text: string) => text.replace(',p=', ',m=x,p='),
       (text: string) => text.replace(/,p=.*/, ''),
     ]) {
       const { step } = start('SCRAM-SHA-256');
@@ -236,7 +251,14 @@ describe('PLAIN and LOGIN', () => {
     const broken = start('PLAIN');
     expect(await broken.step('\0broken\0x')).toMatchObject({ result: { reason: 'unavailable' } });
     expect(broken.seen.errors).toHaveLength(1);
-    expect(startSaslExchange('CRAM-MD5', {} as never)).toBeUndefined();
+    const { backend, context, onBackendError } = {
+      backend: {} as SaslBackend,
+      context: { remoteAddress: '', protocol: '' },
+      onBackendError() {},
+    };
+    for (const name of ['CRAM-MD5', 'DIGEST-MD5', 'XOAUTH2', 'OAUTHBEARER', 'SCRAM-SHA-256', 'EXTERNAL', '']) {
+      expect(startSaslExchange(name, { backend, context, onBackendError }), name).toBeUndefined();
+    }
   });
 });
 

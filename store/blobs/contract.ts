@@ -19,6 +19,13 @@ export type BlobOwner =
 export interface PreparedBlob {
   readonly id: BlobId;
   readonly sizeBytes: number;
+  /** As many of them are in memory, and are written by the transaction that links it first; absent: none. */
+  readonly heldBytes?: number;
+}
+
+export interface WriterOptions {
+  /** What is longer is written at once, though it might be held until it is linked: for who links many in one transaction. Default: no such limit. */
+  maxHeldBytes?: number;
 }
 
 export interface UnlinkOptions {
@@ -59,7 +66,7 @@ export interface BlobPlacement {
 }
 
 export interface BlobStore {
-  writer(): BlobWriter;
+  writer(options?: WriterOptions): BlobWriter;
   /** Prepares bytes already in memory. Synchronous up to `inlineLimitBytes`. */
   prepare(bytes: Uint8Array): PreparedBlob;
   /** Names a blob that is in the store already, for whoever takes prepared ones: linking it throws `BlobMissing` when it is gone. */

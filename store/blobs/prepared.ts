@@ -13,6 +13,7 @@ import type { BlobSettings } from './settings.js';
 export class SmallBlob implements PreparedBlob {
   readonly id: BlobId;
   readonly sizeBytes: number;
+  readonly heldBytes: number;
   readonly #content: Buffer;
   #chunks: Buffer[] | undefined;
   #storageIds: WeakMap<KvTransaction, Buffer> | undefined;
@@ -20,6 +21,7 @@ export class SmallBlob implements PreparedBlob {
   constructor(content: Buffer) {
     this.#content = content;
     this.sizeBytes = content.length;
+    this.heldBytes = content.length;
     this.id = hash('sha256', content, 'hex');
   }
 

@@ -55,7 +55,7 @@ beforeAll(async () => {
   swift = await SwiftServer.start();
   proxy = await FaultProxy.start(swift.endpoint);
   await direct().createBucket();
-}, 200_000);
+});
 
 afterAll(async () => {
   await proxy?.stop();

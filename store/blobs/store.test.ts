@@ -42,6 +42,25 @@ describe('round trips', () => {
     expect((await blobs.read(prepared.id)).equals(middle)).toBe(true);
   });
 
+  it('holds no more than it is told until the link', async () => {
+    const { kv, blobs } = openBench();
+    for (const [maxHeldBytes, heldBytes] of [
+      [undefined, 2_000],
+      [2_000, 2_000],
+      [1_999, undefined],
+      [0, undefined],
+    ] as const) {
+      const content = randomBytes(2_000);
+      const writer = blobs.writer(maxHeldBytes === undefined ? {} : { maxHeldBytes });
+      await writer.write(content);
+      const blob = await writer.finish();
+      expect(blob.heldBytes).toBe(heldBytes);
+      await linkTo(kv, blobs, blob, 'q');
+      expect((await blobs.read(blob.id)).equals(content)).toBe(true);
+      expect(await keyCounts(kv)).not.toHaveProperty('upload');
+    }
+  });
+
   it('refuses to prepare what does not fit one transaction, and blobs from elsewhere', async () => {
     const { kv, blobs } = openBench();
     expect(() => blobs.prepare(Buffer.alloc(4 * 1024 * 1024 + 1))).toThrow(RangeError);

@@ -12,6 +12,7 @@ import {
   type PreparedBlob,
   type PurgeResult,
   type UnlinkOptions,
+  type WriterOptions,
 } from './contract.js';
 import type { ExternalStorage } from './external.js';
 import { candidateKey, expiryKey, headKey, linkKey, uploadKey } from './keys.js';
@@ -39,8 +40,8 @@ class KvBlobStore implements BlobStore {
     this.#purge = new BlobPurge(settings);
   }
 
-  writer(): BlobWriter {
-    return new StreamingWriter(this.#settings);
+  writer(options?: WriterOptions): BlobWriter {
+    return new StreamingWriter(this.#settings, options);
   }
 
   prepare(bytes: Uint8Array): PreparedBlob {

@@ -2,7 +2,7 @@
  * Takes a blob as a stream. What stays short is kept in memory; what is longer is cut into chunks and handed to a sink while the stream goes on.
  */
 import { createHash, type Hash } from 'node:crypto';
-import type { BlobWriter, PreparedBlob } from './contract.js';
+import type { BlobWriter, PreparedBlob, WriterOptions } from './contract.js';
 import { SmallBlob } from './prepared.js';
 import type { BlobSettings } from './settings.js';
 import { type ContentSink, ExternalSink, StoreSink } from './sinks.js';
@@ -15,6 +15,8 @@ export class StreamingWriter implements BlobWriter {
   readonly #settings: BlobSettings;
   /** Content up to this length is held until it is clear where it goes. */
   readonly #heldBytes: number;
+  /** Finished content up to this length waits for its link. */
+  readonly #inlineBytes: number;
   #state: 'open' | 'finished' | 'aborted' = 'open';
   /** Content that is not yet in a chunk: all of it while the blob is held, then the beginning of the next chunk. */
   #pending: Buffer[] = [];
@@ -24,8 +26,9 @@ export class StreamingWriter implements BlobWriter {
   /** Writes that wait for the sink, in their order. */
   #waiting: Promise<void> | undefined;
 
-  constructor(settings: BlobSettings) {
+  constructor(settings: BlobSettings, { maxHeldBytes = settings.inlineLimitBytes }: WriterOptions = {}) {
     this.#settings = settings;
+    this.#inlineBytes = Math.min(maxHeldBytes, settings.inlineLimitBytes);
     this.#heldBytes = settings.external.writeTo ? settings.external.thresholdBytes : settings.inlineLimitBytes;
   }
 
@@ -47,7 +50,7 @@ export class StreamingWriter implements BlobWriter {
     this.#assertOpen();
     this.#state = 'finished';
     if (!this.#large) {
-      if (this.#pendingBytes <= this.#settings.inlineLimitBytes) return new SmallBlob(this.#takePending());
+      if (this.#pendingBytes <= this.#inlineBytes) return new SmallBlob(this.#takePending());
       await this.#begin(new StoreSink(this.#settings));
     }
     await this.#waiting;

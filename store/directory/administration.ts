@@ -4,15 +4,18 @@
  */
 import type { Clock, Random } from '../../ops/telemetry/index.js';
 import type { KvStore, KvTransaction } from '../kv/contract.js';
+import type { Sealer } from '../settings/seal.js';
 import { type ParsedAddress, parseAddress, parseDomain } from './addresses.js';
 import { type Directory, DirectoryError, type Domain, type Principal } from './contract.js';
 import { accountKey, addressKeyOf, addressRange, adminKey, domainKey, generationKey, membersKey, membersRange } from './keys.js';
+import { legacyKeys, legacyPlace, sealLegacyKeys } from './legacy-secret.js';
 import { ownerOf } from './lookup.js';
 import { appPasswordDigest, makeAppPassword, type PasswordHasher, preparePassword } from './passwords.js';
 import {
   type Credential,
   type DomainRecord,
   decodeDomain,
+  decodePrincipal,
   encodeDomain,
   encodeMembers,
   encodePrincipal,
@@ -32,6 +35,8 @@ export interface AdministrationParts {
   clock: Clock;
   random: Random;
   hasher: PasswordHasher;
+  /** Without it no account can keep a legacy secret. */
+  sealer?: Sealer | undefined;
   minPasswordCharacters(): number;
   /** Called after each change, before its caller hears of it. */
   onChanged(): void;
@@ -123,7 +128,10 @@ export class Administration {
       createdAtMs: clock.nowMs(),
       appPasswords: [],
     };
-    if (input.password !== undefined) record.credential = await this.#credential(record, input.password);
+    if (input.password !== undefined) {
+      record.credential = await this.#credential(record, input.password, input.keepsLegacySecret ?? false);
+    } else if (input.keepsLegacySecret)
+      throw new DirectoryError('weak-password', 'a legacy secret is made of a password: give one');
     return this.#change(async (tx) => {
       await claimAddresses(tx, record.id, [primary, ...aliases]);
       await checkGroupMembers(tx, record.kind, members);
@@ -168,13 +176,44 @@ export class Administration {
     });
   }
 
-  async setPassword(address: string, password: string): Promise<void> {
+  async setPassword(address: string, password: string, options: { keepsLegacySecret?: boolean } = {}): Promise<void> {
     const parsed = parseAddress(address);
-    const credential = await this.#credential(await this.#parts.kv.read((reads) => existing(reads, parsed)), password);
+    const before = await this.#parts.kv.read((reads) => existing(reads, parsed));
+    const keepsLegacy = options.keepsLegacySecret ?? before.credential?.sealedLegacy !== undefined;
+    const credential = await this.#credential(before, password, keepsLegacy);
     await this.#change(async (tx) => {
       const record = accountOnly(await existing(tx, parsed));
+      // The address was given to another account meanwhile: what is sealed for the one does not open for the other.
+      if (record.id !== before.id) throw noPrincipal(parsed.address);
       writeRecord(tx, { ...record, credential });
     });
+  }
+
+  async dropLegacySecret(address: string): Promise<void> {
+    const parsed = parseAddress(address);
+    await this.#change(async (tx) => {
+      const record = accountOnly(await existing(tx, parsed));
+      if (record.credential) delete record.credential.sealedLegacy;
+      writeRecord(tx, record);
+    });
+  }
+
+  /** Seals one account's legacy secret with the newest cluster key; false when it is already, or there is none. Throws `SealError`. */
+  async resealAccount(id: string): Promise<boolean> {
+    const { kv, sealer } = this.#parts;
+    return kv.transact(
+      async (tx) => {
+        const value = await tx.get(accountKey(id));
+        const record = value && decodePrincipal(id, value);
+        const sealed = record?.credential?.sealedLegacy;
+        const anew = sealed && sealer?.reseal(sealed, legacyPlace(id));
+        if (!anew) return false;
+        record.credential!.sealedLegacy = anew;
+        tx.set(accountKey(id), encodePrincipal(record));
+        return true;
+      },
+      { label: 'directory' },
+    );
   }
 
   async createAppPassword(address: string, name: string): Promise<string> {
@@ -215,7 +254,7 @@ export class Administration {
     });
   }
 
-  async #credential(record: PrincipalRecord, password: string): Promise<Credential> {
+  async #credential(record: PrincipalRecord, password: string, keepsLegacy: boolean): Promise<Credential> {
     accountOnly(record);
     const prepared = preparePassword(password);
     const minCharacters = this.#parts.minPasswordCharacters();
@@ -223,7 +262,11 @@ export class Administration {
       const rule = `a password has ${minCharacters} characters or more and no control characters`;
       throw new DirectoryError('weak-password', rule);
     }
-    return this.#parts.hasher.credential(prepared);
+    const { hasher, sealer } = this.#parts;
+    if (keepsLegacy && !sealer) throw new DirectoryError('not-supported', 'this directory has no seal for legacy secrets');
+    const credential = await hasher.credential(prepared);
+    if (keepsLegacy) credential.sealedLegacy = sealLegacyKeys(sealer!, record.id, legacyKeys(record.address, prepared));
+    return credential;
   }
 
   #change<T>(body: (tx: KvTransaction) => Promise<T>): Promise<T> {

@@ -30,6 +30,8 @@ export interface Principal {
   /** Of groups and lists: addresses, local or not for lists, of local accounts for groups. */
   members: string[];
   createdAtMs: number;
+  /** Of accounts that may log in with CRAM-MD5 and DIGEST-MD5. Absent: no. */
+  keepsLegacySecret?: boolean;
 }
 
 /** Where mail for an address goes. */
@@ -65,10 +67,27 @@ export interface ScramSecret {
   serverKey: Buffer;
 }
 
+/** What CRAM-MD5 and DIGEST-MD5 need (RFC 2195, RFC 2831). */
+export interface LegacySecret {
+  accountId: AccountId;
+  /** Inner and outer state of HMAC-MD5 under the password, 16 bytes each: for `finishHmacMd5`. */
+  hmacMd5State: Buffer;
+  /** H(primary address ":" `digestRealm` ":" password), 16 bytes. */
+  digestHa1: Buffer;
+}
+
 export class DirectoryError extends Error {
   override readonly name = 'DirectoryError';
   constructor(
-    readonly code: 'exists' | 'not-found' | 'bad-address' | 'bad-domain' | 'weak-password' | 'in-use' | 'too-many',
+    readonly code:
+      | 'exists'
+      | 'not-found'
+      | 'bad-address'
+      | 'bad-domain'
+      | 'weak-password'
+      | 'in-use'
+      | 'too-many'
+      | 'not-supported',
     message: string,
   ) {
     super(message);
@@ -92,6 +111,8 @@ export interface Directory {
     members?: string[];
     quotaLimitBytes?: number;
     isAdmin?: boolean;
+    /** See `setPassword`. */
+    keepsLegacySecret?: boolean;
   }): Promise<Principal>;
   updatePrincipal(
     address: string,
@@ -104,7 +125,13 @@ export interface Directory {
   principalById(id: AccountId): Promise<Principal | undefined>;
   principals(kind?: PrincipalKind): Promise<Principal[]>;
 
-  setPassword(address: string, password: string): Promise<void>;
+  /**
+   * `keepsLegacySecret`: also keep what CRAM-MD5 and DIGEST-MD5 need of this password (`not-supported` where the directory has no sealer); default: as it was
+   * with the last password.
+   */
+  setPassword(address: string, password: string, options?: { keepsLegacySecret?: boolean }): Promise<void>;
+  /** The account can no longer log in with CRAM-MD5 and DIGEST-MD5. Harmless where it could not. */
+  dropLegacySecret(address: string): Promise<void>;
   /** Answers the new secret, shown once: 20 random characters in groups of 5. */
   createAppPassword(address: string, name: string): Promise<string>;
   appPasswords(address: string): Promise<{ name: string; createdAtMs: number }[]>;
@@ -112,9 +139,15 @@ export interface Directory {
   /** `login` is any address of the account. Takes the same time for unknown logins. */
   verifyPassword(login: string, password: string): Promise<VerifyResult>;
   scramSecret(login: string): Promise<ScramSecret | undefined>;
+  /** Of accounts that keep one. */
+  legacySecret(login: string): Promise<LegacySecret | undefined>;
+  /** Everything that lies sealed here, under the newest cluster key. Harmless to repeat. Answers how much was sealed anew. */
+  resealSecrets(): Promise<number>;
 
   /** Aliases, groups, lists (nested, each member once, loops cut), subaddresses, catch-all. */
   resolve(address: string): Promise<Resolution>;
+  /** The enabled groups that the account is a member of, by address. Costs what there are groups and lists, once per change of the directory. */
+  groupsOf(accountId: AccountId): Promise<{ id: AccountId; address: string }[]>;
   /** Whether an account may use this address as its sender (FEATURES A5): primary, alias, subaddress of those, member of the group. */
   maySendAs(accountId: AccountId, address: string): Promise<boolean>;
 }

@@ -250,3 +250,44 @@ describe('lists', () => {
     expect(found.kind === 'local' && found.remote.length).toBe(6_000);
   });
 });
+
+describe('groups of an account', () => {
+  it('are those that name any of its addresses, as long as they are enabled', async () => {
+    const { directory } = await openBench();
+    const alice = await account(directory, 'alice@example.test', { aliases: ['a@example.test'] });
+    const bob = await account(directory, 'bob@example.test');
+    const group = (address: string, members: string[]) => directory.createPrincipal({ kind: 'group', address, members });
+    expect(await directory.groupsOf(alice.id)).toEqual([]);
+    const team = await group('team@example.test', ['alice@example.test', 'a@example.test', 'bob@example.test']);
+    const sales = await group('sales@example.test', ['a@example.test']);
+    await list(directory, 'list@example.test', ['alice@example.test']);
+    const named = ({ id, address }: { id: string; address: string }) => ({ id, address });
+    expect(await directory.groupsOf(alice.id)).toEqual([named(sales), named(team)]);
+    expect(await directory.groupsOf(bob.id)).toEqual([named(team)]);
+    expect(await directory.groupsOf(team.id)).toEqual([]);
+    expect(await directory.groupsOf('nobody0000000000')).toEqual([]);
+    await directory.updatePrincipal('team@example.test', { members: ['alice@example.test'] });
+    expect(await directory.groupsOf(bob.id)).toEqual([]);
+    await directory.updatePrincipal('team@example.test', { isEnabled: false });
+    expect(await directory.groupsOf(alice.id)).toEqual([named(sales)]);
+    await directory.removePrincipal('sales@example.test');
+    expect(await directory.groupsOf(alice.id)).toEqual([]);
+  });
+
+  it('are found among lists with thousands of members', async () => {
+    const { directory } = await openBench();
+    const alice = await account(directory, 'alice@example.test');
+    for (let at = 0; at < 3; at++)
+      await list(
+        directory,
+        `list${at}@example.test`,
+        Array.from({ length: 3_000 }, (_, member) => `m${member}@elsewhere.test`),
+      );
+    const team = await directory.createPrincipal({
+      kind: 'group',
+      address: 'team@example.test',
+      members: ['alice@example.test'],
+    });
+    expect((await directory.groupsOf(alice.id)).map(({ id }) => id)).toEqual([team.id]);
+  });
+});

@@ -4,19 +4,22 @@
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { KeyRange } from '../keyspace.js';
 import { type KeyValue, type KvReads, type KvStore, keyAfter } from '../kv/contract.js';
+import { SealError, type Sealer } from '../settings/seal.js';
 import { parseAddress, tryParseAddress, tryParseDomain } from './addresses.js';
 import { Administration } from './administration.js';
 import {
   type Directory,
   DirectoryError,
   type Domain,
+  type LegacySecret,
   type Principal,
   type PrincipalKind,
   type Resolution,
   type ScramSecret,
 } from './contract.js';
 import { accountKey, accountRange, domainKey, domainRange, lastItem } from './keys.js';
-import { maySendAsIn, ownerOf, resolveIn } from './lookup.js';
+import { openLegacyKeys } from './legacy-secret.js';
+import { type GroupTable, maySendAsIn, ownerOf, readGroups, resolveIn } from './lookup.js';
 import { GenerationMemo, readGeneration } from './memo.js';
 import { PasswordHasher } from './passwords.js';
 import { decodeDomain, decodePrincipal, publicDomain, publicPrincipal, withMembers } from './records.js';
@@ -27,6 +30,8 @@ export interface DirectoryOptions {
   clock: Clock;
   random: Random;
   logger: Logger;
+  /** Seals what CRAM-MD5 and DIGEST-MD5 need; without it no account can keep that. */
+  sealer?: Sealer;
   /** Shortest password that may be set now (characters). Default 8. */
   minPasswordCharacters?: () => number;
   /** Password checks that may wait for their turn; more are answered `unavailable`. Default 256, about three seconds. */
@@ -54,14 +59,15 @@ const maxMemoTargets = 500;
 
 /** The directory that lies in `kv`. Any number may stand on one store; each sees the others' changes with its next call. */
 export function createDirectory(options: DirectoryOptions): OpenDirectory {
-  const { kv, clock, random } = options;
+  const { kv, clock, random, sealer } = options;
   const hasher = new PasswordHasher(random, options.maxWaitingPasswordChecks);
-  const lookups = new Lookups(kv, clock, options.lookupFreshMs ?? 0);
+  const lookups = new Lookups(options);
   const administration = new Administration({
     kv,
     clock,
     random,
     hasher,
+    sealer,
     minPasswordCharacters: options.minPasswordCharacters ?? (() => 8),
     onChanged: () => {
       lookups.forgetFreshness();
@@ -81,14 +87,24 @@ export function createDirectory(options: DirectoryOptions): OpenDirectory {
     principal: (address) => lookups.principal(address),
     principalById: (id) => lookups.principalById(id),
     principals: (kind) => lookups.principals(kind),
-    setPassword: (address, password) => administration.setPassword(address, password),
+    setPassword: (address, password, settings) => administration.setPassword(address, password, settings),
+    dropLegacySecret: (address) => administration.dropLegacySecret(address),
     createAppPassword: (address, name) => administration.createAppPassword(address, name),
     appPasswords: (address) => lookups.appPasswords(address),
     removeAppPassword: (address, name) => administration.removeAppPassword(address, name),
     verifyPassword: (login, password) => verification.verify(login, password),
     scramSecret: (login) => lookups.scramSecret(login),
+    legacySecret: (login) => lookups.legacySecret(login),
+    resealSecrets: async () => {
+      let count = 0;
+      for (const { id, keepsLegacySecret } of await lookups.principals('account')) {
+        if (keepsLegacySecret && (await administration.resealAccount(id))) count++;
+      }
+      return count;
+    },
     resolve: (address) => lookups.resolve(address),
     maySendAs: (accountId, address) => lookups.maySendAs(accountId, address),
+    groupsOf: (accountId) => lookups.groupsOf(accountId),
     changedElsewhere: () => lookups.forgetFreshness(),
   };
 }
@@ -100,6 +116,7 @@ class Lookups {
   readonly #senders = new GenerationMemo<boolean>(maxRemembered);
   readonly #domains = new GenerationMemo<boolean>(maxRemembered);
   readonly #principals = new GenerationMemo<Principal>(maxRemembered);
+  readonly #groups = new GenerationMemo<GroupTable>(1);
 
   readonly #clock: Clock;
   readonly #freshMs: number;
@@ -107,10 +124,15 @@ class Lookups {
   #freshUntilMs = 0;
   #ownChanges = 0;
 
-  constructor(kv: KvStore, clock: Clock, freshMs: number) {
+  readonly #sealer: Sealer | undefined;
+  readonly #logger: Logger;
+
+  constructor({ kv, clock, logger, sealer, lookupFreshMs }: DirectoryOptions) {
     this.#kv = kv;
     this.#clock = clock;
-    this.#freshMs = freshMs;
+    this.#freshMs = lookupFreshMs ?? 0;
+    this.#sealer = sealer;
+    this.#logger = logger;
   }
 
   async resolve(address: string): Promise<Resolution> {
@@ -147,6 +169,16 @@ class Lookups {
     });
   }
 
+  async groupsOf(accountId: string): Promise<{ id: string; address: string }[]> {
+    const [account, groups] = await Promise.all([
+      this.principalById(accountId),
+      this.#remembered(this.#groups, 'groups', readGroups),
+    ]);
+    if (!account?.isEnabled) return [];
+    const found = [account.address, ...account.aliases].flatMap((address) => groups.get(address) ?? []);
+    return [...new Set(found)].map((group) => ({ ...group })).sort((one, other) => (one.address < other.address ? -1 : 1));
+  }
+
   async appPasswords(address: string): Promise<{ name: string; createdAtMs: number }[]> {
     const parsed = parseAddress(address);
     const record = await this.#kv.read((reads) => ownerOf(reads, parsed));
@@ -158,6 +190,21 @@ class Lookups {
     const parsed = tryParseAddress(login);
     const record = parsed && (await this.#kv.read((reads) => ownerOf(reads, parsed)));
     return record?.credential && { accountId: record.id, ...record.credential.scram };
+  }
+
+  async legacySecret(login: string): Promise<LegacySecret | undefined> {
+    const parsed = tryParseAddress(login);
+    const record = parsed && (await this.#kv.read((reads) => ownerOf(reads, parsed)));
+    const sealed = record?.credential?.sealedLegacy;
+    if (!sealed || !this.#sealer) return undefined;
+    try {
+      return { accountId: record.id, ...openLegacyKeys(this.#sealer, record.id, sealed) };
+    } catch (error) {
+      if (!(error instanceof SealError)) throw error;
+      // The password still works with the other mechanisms; setting it anew seals it with a key that is known.
+      this.#logger.error({ err: error, account: record.id }, 'a legacy secret does not open with the cluster keys of this node');
+      return undefined;
+    }
   }
 
   async domains(): Promise<Domain[]> {

@@ -21,7 +21,10 @@ export const domainRange = (): KeyRange => keysUnder(subspace.directory, 'domain
 export const accountRange = (): KeyRange => keysUnder(subspace.directory, 'account');
 export const addressRange = (domain: string): KeyRange => keysUnder(subspace.directory, 'address', domain);
 export const membersRange = (id: AccountId): KeyRange => keysUnder(subspace.directory, 'members', id);
+export const allMembersRange = (): KeyRange => keysUnder(subspace.directory, 'members');
 export const adminRange = (): KeyRange => keysUnder(subspace.directory, 'admin');
 
 /** The last element of a key: a domain name, an account id. */
 export const lastItem = (packed: Uint8Array): string => keyItems(packed).at(-1) as string;
+/** Whose members a row holds. */
+export const memberRowOwner = (packed: Uint8Array): AccountId => keyItems(packed)[2] as string;

@@ -2,15 +2,25 @@
  * From addresses to principals, and to where mail goes: subaddresses, catch-all, groups, nested lists, and the addresses that every domain must have.
  * All reads of one answer come from one snapshot, many addresses per round trip.
  */
-import type { KvReads } from '../kv/contract.js';
+import { type KvReads, keyAfter } from '../kv/contract.js';
 import { type ParsedAddress, subaddresses, tryParseAddress } from './addresses.js';
 import { DirectoryError, type LocalTarget, type Resolution } from './contract.js';
-import { accountKey, addressKey, addressKeyOf, adminRange, domainKey, lastItem } from './keys.js';
-import { type DomainRecord, decodeDomain, decodePrincipal, type PrincipalRecord, readMembers } from './records.js';
+import {
+  accountKey,
+  addressKey,
+  addressKeyOf,
+  adminRange,
+  allMembersRange,
+  domainKey,
+  lastItem,
+  memberRowOwner,
+} from './keys.js';
+import { type DomainRecord, decodeDomain, decodeMembers, decodePrincipal, type PrincipalRecord, readMembers } from './records.js';
 
 /** Members of a list, nested lists included, at which expansion stops with an error. */
 export const maxExpansion = 10_000;
 const addressesPerRead = 1_000;
+const memberRowsPerRead = 500;
 const defaultSeparators = '+';
 /** RFC 5321 4.5.1 and RFC 2142 section 2. */
 const requiredLocals = new Set(['postmaster', 'abuse']);
@@ -187,6 +197,38 @@ export async function maySendAsIn(reads: KvReads, accountId: string, text: strin
   if (found.record.kind !== 'group') return false;
   const own = new Set([account.address, ...account.aliases]);
   return (await readMembers(reads, found.record.id)).some((member) => own.has(member));
+}
+
+/** Enabled groups by the addresses of their members. */
+export type GroupTable = ReadonlyMap<string, readonly { id: string; address: string }[]>;
+
+/** All groups in one look: only groups and lists have rows of members, so that accounts cost nothing. */
+export async function readGroups(reads: KvReads): Promise<GroupTable> {
+  const members = new Map<string, string[]>();
+  const all = allMembersRange();
+  for (let begin = all.begin; ; ) {
+    const rows = await reads.getRange(begin, all.end, { limit: memberRowsPerRead });
+    for (const { key, value } of rows) {
+      const id = memberRowOwner(key);
+      const known = members.get(id);
+      if (known) known.push(...decodeMembers(value));
+      else members.set(id, decodeMembers(value));
+    }
+    if (rows.length < memberRowsPerRead) break;
+    begin = keyAfter(rows.at(-1)!.key);
+  }
+  const records = await readRecords(reads, [...members.keys()]);
+  const table = new Map<string, { id: string; address: string }[]>();
+  for (const record of records) {
+    if (record?.kind !== 'group' || !record.isEnabled) continue;
+    const group = { id: record.id, address: record.address };
+    for (const member of members.get(record.id)!) {
+      const known = table.get(member);
+      if (known) known.push(group);
+      else table.set(member, [group]);
+    }
+  }
+  return table;
 }
 
 /** The principal that owns exactly this address; no subaddress, no catch-all. */

@@ -22,6 +22,11 @@ export interface Credential {
   /** PHC string. */
   argon2: string;
   scram: { salt: Buffer; iterations: number; storedKey: Buffer; serverKey: Buffer };
+  /**
+   * For CRAM-MD5 and DIGEST-MD5, sealed. Last in what is stored and only there when the account keeps it: a node of the release before does not see it, and
+   * drops it whenever it writes the record.
+   */
+  sealedLegacy?: Buffer;
 }
 
 export interface AppPassword {
@@ -63,7 +68,7 @@ export function publicDomain({ stamp: _, ...domain }: DomainRecord): Domain {
 }
 
 type PackedScram = [Buffer, number, Buffer, Buffer];
-type PackedCredential = [string, string, PackedScram];
+type PackedCredential = [string, string, PackedScram, Buffer?];
 
 export function encodePrincipal(record: PrincipalRecord): Buffer {
   const { credential } = record;
@@ -79,7 +84,12 @@ export function encodePrincipal(record: PrincipalRecord): Buffer {
     record.quotaLimitBytes ?? null,
     record.createdAtMs,
     credential && scram
-      ? [credential.version, credential.argon2, [scram.salt, scram.iterations, scram.storedKey, scram.serverKey]]
+      ? [
+          credential.version,
+          credential.argon2,
+          [scram.salt, scram.iterations, scram.storedKey, scram.serverKey],
+          ...(credential.sealedLegacy ? [credential.sealedLegacy] : []),
+        ]
       : null,
     record.appPasswords.map(({ name, digest, createdAtMs }) => [name, digest, createdAtMs]),
   ]);
@@ -115,14 +125,14 @@ export function decodePrincipal(id: AccountId, value: Buffer): PrincipalRecord {
   };
 }
 
-function unpackCredential([version, argon2, [salt, iterations, storedKey, serverKey]]: PackedCredential): Credential {
-  return { version, argon2, scram: { salt, iterations, storedKey, serverKey } };
+function unpackCredential([version, argon2, [salt, iterations, storedKey, serverKey], sealed]: PackedCredential): Credential {
+  return { version, argon2, scram: { salt, iterations, storedKey, serverKey }, ...(sealed && { sealedLegacy: sealed }) };
 }
 
 /** What the rest of the house may see. */
 export function publicPrincipal(record: PrincipalRecord, members: string[]): Principal {
-  const { credential: _, appPasswords: __, ...rest } = record;
-  return { ...rest, aliases: [...record.aliases], members };
+  const { credential, appPasswords: _, ...rest } = record;
+  return { ...rest, ...(credential?.sealedLegacy && { keepsLegacySecret: true }), aliases: [...record.aliases], members };
 }
 
 /** Members per key: 200 addresses of at most 320 bytes stay under the value limit. */
@@ -139,7 +149,12 @@ export function encodeMembers(members: readonly string[]): Buffer[] {
 export async function readMembers(reads: KvReads, id: AccountId): Promise<string[]> {
   const { begin, end } = membersRange(id);
   const parts = await reads.getRange(begin, end);
-  return parts.flatMap(({ value }) => unpackFields('members', value).slice(1) as string[]);
+  return parts.flatMap(({ value }) => decodeMembers(value));
+}
+
+/** The addresses in one part. */
+export function decodeMembers(value: Buffer): string[] {
+  return unpackFields('members', value).slice(1) as string[];
 }
 
 /** The record with its members, where its kind has any. */

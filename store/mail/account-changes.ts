@@ -5,6 +5,7 @@
 import type { Clock, Random } from '../../ops/telemetry/index.js';
 import type { BlobStore } from '../blobs/contract.js';
 import { type KvReads, type KvTransaction, kvLimits } from '../kv/contract.js';
+import { notePending } from '../search/pending.js';
 import {
   type AccountId,
   type AccountWriter,
@@ -20,14 +21,24 @@ import {
   type NewMessage,
   type ThreadId,
 } from './contract.js';
+import { getDense } from './dense-reads.js';
+import {
+  decodeFlagRanges,
+  decodeFolded,
+  encodeFlagRanges,
+  type FlagRange,
+  type FlagRangeList,
+  noFlagRanges,
+  withoutListed,
+} from './flag-ranges.js';
 import { newEmailId, referenceHash } from './ids.js';
 import type { AccountKeys } from './keys.js';
 import { canonicalKeywords, isSeen } from './keywords.js';
-import { encodeLog } from './log.js';
+import { encodeLog, maxLogValueBytes } from './log.js';
+import { LogRows } from './log-rows.js';
 import {
   type AccountState,
   decodeCounts,
-  decodeEntry,
   decodeLogFloor,
   decodeMessage,
   decodeState,
@@ -40,9 +51,12 @@ import {
   type StoredMessage,
 } from './records.js';
 import { findThread, removeFromThreads, threadRowValue } from './threads.js';
+import type { UidRanges } from './uid-ranges.js';
 
 /** The last UID that IMAP can name. */
 const maxUid = 0xffff_ffff;
+/** Of a mailbox's ranges that UIDs were taken out of here and there: far below the store's limit for one value. */
+const maxTrimmedBytes = 20_000;
 
 export interface ChangesOptions {
   tx: KvTransaction;
@@ -70,6 +84,9 @@ export class AccountChanges implements AccountWriter {
   private readonly dirty = new Set<MailboxId>();
   /** Thread of each reference hash looked up or written here. */
   private readonly threadsByHash = new Map<string, ThreadId | undefined>();
+  private logRows: LogRows | undefined;
+  private readonly ranges = new Map<MailboxId, FlagRangeList>();
+  private hasNewMessages = false;
   private finished = false;
 
   private constructor(
@@ -82,8 +99,9 @@ export class AccountChanges implements AccountWriter {
     this.keys = options.keys;
     this.accountId = options.keys.accountId;
     this.exists = state !== undefined;
-    this.state = state ?? { ...last, usedBytes: 0, messages: 0, mailboxes: 0 };
+    this.state = state ?? { ...last, usedBytes: 0, messages: 0, mailboxes: 0, ranged: 0 };
     this.modseq = this.state.modseq + 1;
+    this.state.placesSince ??= this.modseq;
     this.nowMs = Math.floor(options.clock.nowMs());
   }
 
@@ -150,7 +168,9 @@ export class AccountChanges implements AccountWriter {
 
   /** A new mailbox's counts. */
   addCounts(id: MailboxId, uidValidity: number): void {
-    this.loaded.set(id, { uidNext: 1, total: 0, unseen: 0, deleted: 0, bytes: 0, highestModseq: this.modseq, uidValidity });
+    const highestModseq = this.modseq;
+    const shares = { shared: 0, sharedAt: this.modseq };
+    this.loaded.set(id, { uidNext: 1, total: 0, unseen: 0, deleted: 0, bytes: 0, highestModseq, uidValidity, ...shares });
     this.dirty.add(id);
   }
 
@@ -166,6 +186,79 @@ export class AccountChanges implements AccountWriter {
     const seconds = Math.min(Math.floor(this.nowMs / 1000), 0xffff_0000);
     this.state.uidValiditySeed = Math.max(this.state.uidValiditySeed + 1, seconds, 1);
     return this.state.uidValiditySeed;
+  }
+
+  /** Messages of a loaded mailbox that are in another one as well; undefined where that is not known. */
+  sharedIn(id: MailboxId): number | undefined {
+    const { shared, sharedAt } = this.needMailbox(id);
+    return sharedAt !== undefined && sharedAt >= this.state.placesSince! ? shared : undefined;
+  }
+
+  /**
+   * To be told whenever the mailboxes of a message change. Those that it comes into or leaves must be loaded, and the one that it then is, or was, in alone.
+   */
+  placesChanged(before: readonly MailboxId[], after: readonly MailboxId[]): void {
+    for (const id of before) {
+      if (before.length > 1 && !(after.length > 1 && after.includes(id))) this.addShared(id, -1);
+    }
+    for (const id of after) {
+      if (after.length > 1 && !(before.length > 1 && before.includes(id))) this.addShared(id, 1);
+    }
+  }
+
+  private addShared(id: MailboxId, more: number): void {
+    if (!this.loaded.has(id)) throw new Error('the counts of a mailbox were not loaded');
+    const counts = this.loaded.get(id);
+    // A mailbox that is being removed has none any more. What is unknown stays so.
+    if (!counts || this.sharedIn(id) === undefined) return;
+    counts.shared = counts.shared! + more;
+    this.dirty.add(id);
+  }
+
+  // --- changes of flags that are not written into all rows yet ---
+
+  async flagRanges(mailboxId: MailboxId): Promise<FlagRangeList> {
+    if (this.state.ranged === 0) return noFlagRanges;
+    let ranges = this.ranges.get(mailboxId);
+    if (!ranges) {
+      ranges = decodeFlagRanges(await this.reads.get(this.keys.flagRanges(mailboxId)));
+      this.ranges.set(mailboxId, ranges);
+    }
+    return ranges;
+  }
+
+  /** Changes flags of many entries without writing their rows. `ranges`: those of the mailbox, this one among them; the counts change by the differences. */
+  changeRange(mailboxId: MailboxId, range: FlagRange, ranges: FlagRangeList, unseen: number, deleted: number): void {
+    const counts = this.touch(mailboxId);
+    counts.unseen += unseen;
+    counts.deleted += deleted;
+    this.putFlagRanges(mailboxId, ranges);
+    this.log.push({ kind: 'flags-changed', mailboxId, range });
+  }
+
+  /**
+   * Rows of these UIDs, and of their messages, are up to date, or gone. To be called only where something is changed. Ranges that would be in too many pieces
+   * then stay as they are: rows tell that they are newer, and those that are gone are missed by nobody.
+   */
+  async settled(mailboxId: MailboxId, uids: UidRanges): Promise<void> {
+    const before = await this.flagRanges(mailboxId);
+    if (before.length === 0) return;
+    const rest = withoutListed(before, uids);
+    if (encodeFlagRanges(rest).length <= maxTrimmedBytes) this.putFlagRanges(mailboxId, rest);
+  }
+
+  /** For a mailbox that is removed. */
+  async dropFlagRanges(mailboxId: MailboxId): Promise<void> {
+    if ((await this.flagRanges(mailboxId)).length > 0) this.putFlagRanges(mailboxId, noFlagRanges);
+  }
+
+  private putFlagRanges(mailboxId: MailboxId, ranges: FlagRangeList): void {
+    const hadAny = (this.ranges.get(mailboxId)?.length ?? 0) > 0;
+    if (hadAny && ranges.length === 0) this.state.ranged--;
+    if (!hadAny && ranges.length > 0) this.state.ranged++;
+    this.ranges.set(mailboxId, ranges);
+    if (ranges.length === 0) this.tx.clear(this.keys.flagRanges(mailboxId));
+    else this.tx.set(this.keys.flagRanges(mailboxId), encodeFlagRanges(ranges));
   }
 
   // --- entries and messages ---
@@ -195,6 +288,16 @@ export class AccountChanges implements AccountWriter {
     return entry;
   }
 
+  /** The log for changed flags of one mailbox, whose new rows the caller writes; the counts change by these differences. */
+  flagsChanged(mailboxId: MailboxId, unseen: number, deleted: number): LogRows {
+    const counts = this.touch(mailboxId);
+    counts.unseen += unseen;
+    counts.deleted += deleted;
+    if (this.logRows && this.logRows.mailboxId !== mailboxId) throw new Error('rows of one mailbox were logged already');
+    this.logRows ??= new LogRows(mailboxId, maxLogValueBytes);
+    return this.logRows;
+  }
+
   removeEntry(mailboxId: MailboxId, entry: MailboxEntry): void {
     const counts = this.touch(mailboxId);
     counts.total--;
@@ -207,14 +310,16 @@ export class AccountChanges implements AccountWriter {
 
   /** Entries of these UIDs that are there, in the order asked. Throws `no-mailbox`. */
   async entries(mailboxId: MailboxId, uids: readonly number[]): Promise<MailboxEntry[]> {
-    const values = await this.load(
-      [mailboxId],
-      uids.map((uid) => this.keys.entry(mailboxId, uid)),
-    );
+    const wanted = uids.map((uid) => this.keys.entry(mailboxId, uid));
+    const [values, ranges] = await Promise.all([
+      getDense(this.reads, wanted, this.keys.density.entries),
+      this.flagRanges(mailboxId),
+      this.load([mailboxId]),
+    ]);
     this.needMailbox(mailboxId);
     const entries: MailboxEntry[] = [];
     values.forEach((value, place) => {
-      if (value) entries.push(decodeEntry(uids[place]!, value));
+      if (value) entries.push(decodeFolded(uids[place]!, value, ranges));
     });
     return entries;
   }
@@ -223,9 +328,11 @@ export class AccountChanges implements AccountWriter {
     return ids.length === 0 ? [] : this.reads.getMany(ids.map((id) => this.keys.summary(id)));
   }
 
+  /** As their rows are: the keywords of one that is in a single mailbox may be older than those of its entry there. */
   async messages(ids: readonly EmailId[]): Promise<(StoredMessage | undefined)[]> {
     if (ids.length === 0) return [];
-    const values = await this.reads.getMany(ids.map((id) => this.keys.message(id)));
+    const wanted = ids.map((id) => this.keys.message(id));
+    const values = await getDense(this.reads, wanted, this.keys.density.messages);
     return values.map((value, place) => value && decodeMessage(ids[place]!, value));
   }
 
@@ -257,6 +364,7 @@ export class AccountChanges implements AccountWriter {
     this.state.messages++;
     this.state.usedBytes += message.sizeBytes;
     this.log.push({ kind: 'email-created', emailId: message.id, threadId: message.threadId });
+    this.hasNewMessages = true;
   }
 
   newEmailId(): EmailId {
@@ -343,6 +451,7 @@ export class AccountChanges implements AccountWriter {
       if (mailboxes[mailboxId] !== undefined) continue;
       mailboxes[mailboxId] = this.addEntry(mailboxId, { emailId, isDeleted, keywords, sizeBytes, receivedAtMs });
     }
+    this.placesChanged([], Object.keys(mailboxes));
     const record = { id: emailId, blobId: message.blob.id, sizeBytes, receivedAtMs, threadId, keywords, mailboxes };
     this.createMessage(record, message.summary, missing);
     const uids = message.mailboxIds.map((mailboxId) => {
@@ -360,16 +469,17 @@ export class AccountChanges implements AccountWriter {
   finish(): ChangeNotice | undefined {
     if (this.finished) throw new Error('the changes of this transaction are finished already');
     this.finished = true;
-    if (this.log.length === 0) return undefined;
+    if (this.log.length === 0 && !this.logRows) return undefined;
     this.state.modseq = this.modseq;
     for (const id of this.dirty) {
       const counts = this.loaded.get(id);
       if (counts) this.tx.set(this.keys.counts(id), encodeCounts(counts));
     }
-    encodeLog(this.log, this.options.token).forEach((value, part) => {
+    encodeLog(this.log, this.options.token, this.logRows).forEach((value, part) => {
       this.tx.set(this.keys.logAt(this.modseq, part), value);
     });
     this.tx.set(this.keys.state, encodeState(this.state));
+    if (this.hasNewMessages) notePending(this.tx, this.keys.indexing, this.modseq);
     return { accountId: this.accountId, modseq: this.modseq };
   }
 }

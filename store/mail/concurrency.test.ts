@@ -53,7 +53,7 @@ describe.each(testBackends)('many at once on %s', (backend) => {
         await nextTurn();
       }
       await index.refresh();
-      expect(index.uids().map((uid) => index.get(uid))).toEqual(await room.mail.entries(account, inbox));
+      expect([...index.uids()].map((uid) => index.get(uid))).toEqual(await room.mail.entries(account, inbox));
       index.release();
     })();
 

@@ -31,6 +31,8 @@ export interface ChangeSettings {
   mayBeNew?: boolean;
   /** Whether the caller holds the account's gate. */
   insideGate?: boolean;
+  /** Messages that will be inserted: what that needs to know is read in the same round trip as the account. */
+  expected?: readonly ExpectedMessage[];
 }
 
 /** Opens the changes of one account in a transaction. */
@@ -62,7 +64,7 @@ export function changeAccount<T>(
   const run = async () => {
     const done = await context.kv.transact(
       async (tx) => {
-        const account = await openChanges(context, tx, accountId, token);
+        const account = await openChanges(context, tx, accountId, token, settings.expected);
         const earlier = await committedAttempt(tx, keys, attempts, token);
         if (earlier) return earlier;
         if (!account.exists && !settings.mayBeNew) throw new MailError('no-mailbox', 'the account has no mailboxes yet');
@@ -119,5 +121,6 @@ export async function inParts<Item, Result>(
 
 /** Ascending, each once. */
 export function sortedUids(uids: readonly number[]): number[] {
+  if (uids.every((uid, at) => at === 0 || uid > uids[at - 1]!)) return [...uids];
   return [...new Set(uids)].sort((a, b) => a - b);
 }

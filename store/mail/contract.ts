@@ -4,6 +4,11 @@
  */
 import type { BlobId, PreparedBlob } from '../blobs/contract.js';
 import type { KvReads, KvTransaction } from '../kv/contract.js';
+import type { FlagRange } from './flag-range-contract.js';
+import type { CopyBetweenOptions, FlagRights, MailAnnotations, MailboxOf, MailSharing } from './sharing-contract.js';
+
+export * from './flag-range-contract.js';
+export * from './sharing-contract.js';
 
 export type AccountId = string;
 /** 1 to 20 characters of [a-z0-9]. */
@@ -132,6 +137,11 @@ export class MailError extends Error {
 export type Change =
   | { kind: 'entry-added' | 'entry-changed'; mailboxId: MailboxId; entry: MailboxEntry }
   | { kind: 'entry-removed'; mailboxId: MailboxId; uid: number; emailId: EmailId }
+  /**
+   * Flags of many entries, and with them the keywords of their messages, which are in no other mailbox. Instead of an `entry-changed` and perhaps an
+   * `email-updated` for each: who needs to know what they have become reads the entries of these UIDs.
+   */
+  | { kind: 'flags-changed'; mailboxId: MailboxId; range: FlagRange }
   | { kind: 'email-created' | 'email-updated' | 'email-destroyed'; emailId: EmailId; threadId: ThreadId }
   | { kind: 'mailbox-created' | 'mailbox-updated' | 'mailbox-destroyed'; mailboxId: MailboxId };
 
@@ -188,13 +198,22 @@ export interface FlagChange {
   deleted: boolean;
   /** Change only entries whose modseq is at most this (CONDSTORE UNCHANGEDSINCE). */
   unchangedSince?: number;
+  /** Other flags stay as they are, whatever the mode. Default: all may be changed. */
+  allowed?: FlagRights;
 }
 
+/** Flags of an entry, and the modseq at which they became so. */
+export type FlagState = Pick<MailboxEntry, 'keywords' | 'isDeleted' | 'modseq'>;
+
 export interface FlagResult {
-  /** Entries as they are now, changed or not; expunged UIDs are absent. */
-  entries: MailboxEntry[];
+  /** UIDs of entries, changed or not (refused ones too), ascending; expunged UIDs are absent. */
+  readonly uids: readonly number[];
+  /** Flags of each of `uids` as they are now. Equal ones share an object, as far as that is easy. */
+  readonly states: readonly FlagState[];
+  /** The same as whole entries, made when asked for; those that have been expunged since may be absent. */
+  readonly entries: MailboxEntry[];
   /** UIDs refused because of `unchangedSince`. */
-  modified: number[];
+  readonly modified: readonly number[];
 }
 
 export interface CopyResult {
@@ -205,6 +224,32 @@ export interface CopyResult {
 
 /** As much of a new message as decides what its insert reads. */
 export type ExpectedMessage = Pick<NewMessage, 'mailboxIds' | 'messageIds'>;
+
+/** Which messages are \\Recent (RFC 3501 2.3.2). */
+export interface MailRecent {
+  /** First UID that no read-write session was told of, for who only looks; undefined (nothing is recent) in a mailbox of an earlier release. Throws KvError. */
+  from(accountId: AccountId, mailboxId: MailboxId): Promise<number | undefined>;
+  /**
+   * A session has selected the mailbox to read and write: all below `uidNext` are claimed for it, of which those from `from` on are recent. Nobody else is
+   * given them. Writes only where there is something new. Throws KvError.
+   */
+  hold(accountId: AccountId, mailboxId: MailboxId, uidNext: number, asOf?: AsOf): Promise<{ from: number; hold: RecentHold }>;
+}
+
+/** What was read together with a mailbox: whoever goes on with that mailbox at once need not read it again. */
+export interface AsOf {
+  /** The account's state as it is stored; two that are equal mean that nothing has changed between them. */
+  readonly state: Uint8Array | undefined;
+  /** First UID that no read-write session was told of; undefined in a mailbox of an earlier release. */
+  readonly recentFrom: number | undefined;
+}
+
+/** To be released when the session leaves the mailbox. */
+export interface RecentHold {
+  /** The session is told of all below `upTo`: those from the answer on are its own, recent, of which no other session of this node was told. */
+  claim(upTo: number): number;
+  release(): void;
+}
 
 export interface MailStore {
   // --- writing as part of another transaction (delivery) ---
@@ -227,7 +272,10 @@ export interface MailStore {
   // --- mailboxes ---
   /** All, with their counts, parents before children. */
   mailboxes(accountId: AccountId): Promise<{ mailbox: Mailbox; counts: MailboxCounts }[]>;
-  mailboxByPath(accountId: AccountId, path: readonly string[]): Promise<{ mailbox: Mailbox; counts: MailboxCounts } | undefined>;
+  mailboxByPath(
+    accountId: AccountId,
+    path: readonly string[],
+  ): Promise<{ mailbox: Mailbox; counts: MailboxCounts; asOf: AsOf } | undefined>;
   mailboxById(accountId: AccountId, id: MailboxId): Promise<{ mailbox: Mailbox; counts: MailboxCounts } | undefined>;
   /** Makes missing parents too (RFC 9051 6.3.4). Throws `mailbox-exists`, `bad-name`, `too-many`. */
   createMailbox(accountId: AccountId, path: readonly string[], options?: { role?: MailboxRole }): Promise<Mailbox>;
@@ -251,16 +299,45 @@ export interface MailStore {
     from: MailboxId,
     uids: readonly number[],
     to: MailboxId,
-    options?: { quotaLimitBytes?: number },
+    options?: { quotaLimitBytes?: number; dropsDeleted?: boolean },
   ): Promise<CopyResult>;
-  move(accountId: AccountId, from: MailboxId, uids: readonly number[], to: MailboxId): Promise<CopyResult>;
-  /** Removes entries; `onlyDeleted` (default) leaves those without \Deleted at the moment of the transaction. Answers the UIDs removed. */
+  /** `dropsDeleted`, here and in `copy`: what arrives is not \\Deleted. */
+  move(
+    accountId: AccountId,
+    from: MailboxId,
+    uids: readonly number[],
+    to: MailboxId,
+    options?: { dropsDeleted?: boolean },
+  ): Promise<CopyResult>;
+  /**
+   * The new message (in the mailboxes of account `to` that it names) for the one with this UID, in one transaction: both or neither. Throws `no-message`
+   * when the old one is gone, and what `append` throws.
+   */
+  replace(
+    from: { accountId: AccountId; mailboxId: MailboxId },
+    uid: number,
+    to: AccountId,
+    message: NewMessage,
+    options?: { quotaLimitBytes?: number },
+  ): Promise<InsertedMessage>;
+  /**
+   * Removes entries; `onlyDeleted` (default) leaves those without \Deleted at the moment of the transaction. Answers the UIDs removed. `precondition` is
+   * asked in each of its transactions; what it throws is thrown on, and nothing more is removed.
+   */
   expunge(
     accountId: AccountId,
     mailboxId: MailboxId,
     uids: readonly number[],
-    options?: { onlyDeleted?: boolean },
+    options?: { onlyDeleted?: boolean; precondition?: (tx: KvTransaction) => Promise<void> },
   ): Promise<number[]>;
+
+  /** Copies (or moves) into a mailbox of another account. In parts, each atomic over both accounts. */
+  copyBetween(from: MailboxOf, uids: readonly number[], to: MailboxOf, options: CopyBetweenOptions): Promise<CopyResult>;
+
+  // --- what others may see and do ---
+  readonly sharing: MailSharing;
+  readonly annotations: MailAnnotations;
+  readonly recent: MailRecent;
 
   // --- reading ---
   entries(
@@ -273,12 +350,44 @@ export interface MailStore {
   changesSince(accountId: AccountId, modseq: number, limit?: number): Promise<ChangesSince>;
   /** Drops log entries up to `modseq`, marker in the same transaction. */
   truncateLog(accountId: AccountId, upToModseq: number): Promise<void>;
-  /** The node's shared, cached index of one mailbox; release it when the session leaves. */
-  openIndex(accountId: AccountId, mailboxId: MailboxId): Promise<MailboxIndex>;
+  /**
+   * The node's shared, cached index of one mailbox, with all that is committed by now, or by the time of `asOf`; release it when the session leaves.
+   */
+  openIndex(accountId: AccountId, mailboxId: MailboxId, asOf?: AsOf): Promise<MailboxIndex>;
   /** Calls `listener` after each change that this node made or saw (other nodes' changes through a store watch). Returns the unsubscribe. */
   onChange(accountId: AccountId, listener: (notice: ChangeNotice) => void): () => void;
   /** Used by tests and purge: what is composable inside other reads. */
   entryAt(reads: KvReads, accountId: AccountId, mailboxId: MailboxId, uid: number): Promise<MailboxEntry | undefined>;
+}
+
+/** Ascending UIDs. Never changed once given out. */
+export type UidList = Uint32Array;
+
+/**
+ * One state of a mailbox in columns, for whoever looks at many messages: no object per message. Positions are those of `uids`. Everything but `uids` holds only
+ * until the caller next waits: the columns are the index's own.
+ */
+export interface IndexView {
+  readonly uids: UidList;
+  /** Everything up to this modseq is in. */
+  readonly modseq: number;
+  /** Position of a UID, or -1. */
+  positionOf(uid: number): number;
+  emailIdAt(position: number): EmailId;
+  modseqAt(position: number): number;
+  sizeBytesAt(position: number): number;
+  receivedAtMsAt(position: number): number;
+  savedAtMsAt(position: number): number;
+  /** A number that stands for the entry's keywords and \Deleted; equal numbers mean equal flags within this view. Small: fit for an array. */
+  flagsAt(position: number): number;
+  /** `flagsAt` of all positions, for whoever goes through many at once. Not to be changed, and out of date as soon as the caller waits. */
+  allFlags(): Uint16Array | Uint32Array;
+  keywordsOf(flags: number): readonly string[];
+  /** Keywords that occur, or did so lately, each once, as they were first seen. The list only grows; now and then there is another one. */
+  readonly keywords: readonly string[];
+  /** Position of the first entry without `$seen`, or -1; does not look at all before it again and again. */
+  firstUnseen(): number;
+  isDeletedOf(flags: number): boolean;
 }
 
 /**
@@ -298,9 +407,13 @@ export interface MailboxIndex {
    * UIDs, ascending. Not to be changed by the caller, and never changed once given out: the next change to the mailbox makes another list, so that a
    * holder may go on reading its own, and holders of one state share one list.
    */
-  uids(): readonly number[];
+  uids(): UidList;
+  /** The present state in columns. */
+  view(): IndexView;
   /** Entries with a modseq above `modseq`, ascending by UID. */
   changedAfter(modseq: number): MailboxEntry[];
+  /** The same as ascending positions of the present `view()`. */
+  changedPositionsAfter(modseq: number): number[];
   /** UIDs removed after `modseq`, as far as remembered; undefined when that is too long ago (compare UID lists instead). */
   removedAfter(modseq: number): number[] | undefined;
   /** Brings the index up to what is committed now. Concurrent calls share one read. */

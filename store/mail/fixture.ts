@@ -6,7 +6,7 @@ import { type Clock, silentLogger, systemClock, systemRandom } from '../../ops/t
 import { type BlobStore, createBlobStore } from '../blobs/index.js';
 import { keyItems, keysUnder, subspace } from '../keyspace.js';
 import { type KvStore, type MemoryFaultOptions, openEmbeddedStore, openMemoryStore } from '../kv/index.js';
-import { createMailStore, type MailboxId, type NewMessage, type OpenMailStore } from './index.js';
+import { createMailStore, type MailboxId, type MailStoreOptions, type NewMessage, type OpenMailStore } from './index.js';
 
 export const testBackends = ['memory', 'embedded'] as const;
 export type TestBackend = (typeof testBackends)[number];
@@ -20,7 +20,14 @@ export interface Room {
 
 export async function openRoom(
   backend: TestBackend,
-  options: { faults?: MemoryFaultOptions; clock?: Clock; releasedIndexBytes?: number } = {},
+  options: {
+    faults?: MemoryFaultOptions;
+    clock?: Clock;
+    indexCacheBytes?: number;
+    indexSnapshots?: MailStoreOptions['indexSnapshots'];
+    flagRanges?: MailStoreOptions['flagRanges'];
+    mayWriteFlagRanges?: () => boolean;
+  } = {},
 ): Promise<Room> {
   const directory = backend === 'embedded' ? mkdtempSync(join(tmpdir(), 'starling-mail-')) : undefined;
   const kv = directory
@@ -31,7 +38,10 @@ export async function openRoom(
   const mail = createMailStore({
     ...shared,
     blobs,
-    ...(options.releasedIndexBytes === undefined ? {} : { releasedIndexBytes: options.releasedIndexBytes }),
+    ...(options.indexCacheBytes === undefined ? {} : { indexCacheBytes: () => options.indexCacheBytes! }),
+    ...(options.indexSnapshots && { indexSnapshots: options.indexSnapshots }),
+    ...(options.flagRanges && { flagRanges: options.flagRanges }),
+    ...(options.mayWriteFlagRanges && { mayWriteFlagRanges: options.mayWriteFlagRanges }),
   });
   const close = async () => {
     await mail.close();

@@ -1,5 +1,5 @@
 /** Ids of messages, mailboxes and changes, and the short hashes by which messages find their thread. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Clock, Random } from '../../ops/telemetry/index.js';
 import type { EmailId, MailboxId } from './contract.js';
 
@@ -36,5 +36,5 @@ export function newChangeToken(random: Random): Buffer {
 
 /** The short hash under which a message id is looked up. */
 export function referenceHash(messageId: string): Buffer {
-  return createHash('sha256').update(messageId).digest().subarray(0, referenceHashBytes);
+  return hash('sha256', messageId, 'buffer').subarray(0, referenceHashBytes);
 }

@@ -7,11 +7,13 @@ import type { BlobStore } from '../blobs/contract.js';
 import { KvError, type KvStore } from '../kv/contract.js';
 import { ensureAccount, usage } from './account.js';
 import { insertOverheadBytes, maxCombinedBytes } from './account-changes.js';
+import { mailAnnotations } from './annotations.js';
 import { changeAccount, type MailContext, openChanges } from './context.js';
 import {
   type AccountId,
   type ChangeHints,
   type ChangeNotice,
+  type EmailId,
   type InsertedMessage,
   type MailboxId,
   MailError,
@@ -19,27 +21,45 @@ import {
   mailLimits,
   type NewMessage,
 } from './contract.js';
+import { copyBetween } from './copy-between.js';
 import { copyMessages, moveMessages } from './copy-move.js';
 import { expunge } from './expunge.js';
+import type { FlagRangeWays } from './flag-range-change.js';
+import { defaultFlagRangeSettings, type FlagRangeSettings, FlagSettling } from './flag-settling.js';
 import { changeFlags } from './flags.js';
 import { AccountCombiner, AccountGate, type Outcome } from './gate.js';
 import { newChangeToken } from './ids.js';
 import { IndexCache } from './index-cache.js';
+import { defaultSnapshotSettings, type SnapshotSettings } from './index-snapshots.js';
 import { accountKeysCache } from './keys.js';
+import { MailboxGrowth } from './mailbox-growth.js';
+import { MailboxPlaces } from './mailbox-places.js';
 import { createMailbox, dropMailbox, type MailboxPatch, renameMailbox, setSubscribed, updateMailbox } from './mailboxes.js';
+import { accountExists, readMessageIds } from './message-ids.js';
 import { ChangeNotices } from './notices.js';
 import { readChanges, readEntries, readEntryAt, readMessages, readSummaries, truncateLog } from './reading.js';
+import { RecentMarks } from './recent.js';
 import { recount } from './recount.js';
 import { finishMailboxRemoval, removalStep, removeAccount, resumeAccountRemovals } from './removal.js';
-import { idAtPath, readMailbox, readTree } from './tree.js';
+import { replaceMessage } from './replace.js';
+import { mailSharing } from './sharing.js';
+import { readMailbox } from './tree.js';
+import { TreeCache } from './tree-cache.js';
 
+export { effectiveRights, identifiersOf, rightsOf } from './acl.js';
 export * from './contract.js';
 export { AccountCombiner, AccountGate, type CombinerOptions, type Outcome } from './gate.js';
 export type { MailboxPatch } from './mailboxes.js';
+export {
+  createMaildropLocks,
+  type MaildropLock,
+  MaildropLockLost,
+  type MaildropLocks,
+} from './maildrop-lock.js';
 
 /** Appends of several sessions that share one transaction. */
 const maxCombinedAppends = 100;
-const defaultReleasedIndexBytes = 64 * 1024 * 1024;
+const defaultIndexCacheBytes = 128 * 1024 * 1024;
 
 export interface MailStoreOptions {
   kv: KvStore;
@@ -47,19 +67,29 @@ export interface MailStoreOptions {
   clock: Clock;
   random: Random;
   logger: Logger;
-  /** Memory for indexes that no session holds. Default 64 MiB. */
-  releasedIndexBytes?: number;
+  /** Memory for mailbox indexes; those that sessions hold count, and stay even where there is no room. May change. Default 128 MiB. */
+  indexCacheBytes?: () => number;
+  indexSnapshots?: Partial<SnapshotSettings>;
+  flagRanges?: Partial<FlagRangeSettings>;
+  /** Whether every node that may read this store knows changes of flags by range. Default: yes. */
+  mayWriteFlagRanges?: () => boolean;
 }
 
 /** The contract, and what a node needs besides. */
 export interface OpenMailStore extends MailStore, ChangeHints {
   /** Order among this process' changes to one account; delivery goes through it too, and may combine messages behind it. */
   readonly gate: AccountGate;
-  /** Goes on with removals of mailboxes (or of the account) that were begun and not ended, here or by a node that died. */
+  /** Goes on with removals of mailboxes (or of the account) that were begun and not ended, here or by a node that died, and settles flags (`settleFlags`). */
   resumeRemovals(accountId: AccountId): Promise<void>;
+  /** Brings all rows up to date that changes of flags have left for later. Nothing changes by that for who reads. */
+  settleFlags(accountId: AccountId): Promise<void>;
   /** Role, order and subscription by id. Throws `no-mailbox`, `not-allowed`. */
   updateMailbox(accountId: AccountId, id: MailboxId, patch: MailboxPatch): Promise<void>;
-  /** Waits for the removals that go on in the background. */
+  /** Ids of an account's messages, ascending, at most `limit` of those after `afterId`; for whoever looks at each message once. */
+  messageIds(accountId: AccountId, options: { afterId?: EmailId; limit: number }): Promise<EmailId[]>;
+  /** False for an account that was never set up, or was removed. */
+  exists(accountId: AccountId): Promise<boolean>;
+  /** Waits for the removals, and for the snapshots of mailbox indexes, that go on in the background. */
   idle(): Promise<void>;
   /** Lets go of listeners and watches and waits for the background; the store is closed by whoever opened it. */
   close(): Promise<void>;
@@ -79,8 +109,25 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
   const notices = new ChangeNotices({ kv, clock, random, logger, keysOf });
   const announce = (notice: ChangeNotice | undefined) => notices.announce(notice);
   const context: MailContext = { kv, blobs, clock, random, logger, gate, keysOf, announce };
-  const indexes = new IndexCache(context, options.releasedIndexBytes ?? defaultReleasedIndexBytes);
+  const trees = new TreeCache(context);
+  const places = new MailboxPlaces(context);
+  const indexes = new IndexCache(context, {
+    maxBytes: options.indexCacheBytes ?? (() => defaultIndexCacheBytes),
+    snapshots: { ...defaultSnapshotSettings, ...options.indexSnapshots },
+  });
+  const rangeSettings = { ...defaultFlagRangeSettings, ...options.flagRanges };
+  const settling = new FlagSettling(context, rangeSettings);
+  const ranges: FlagRangeWays = {
+    settings: rangeSettings,
+    mayWrite: options.mayWriteFlagRanges ?? (() => true),
+    loadedIndex: (accountId, mailboxId) => indexes.loaded(accountId, mailboxId),
+    settling,
+  };
+  const recent = new RecentMarks(context);
   const appends = combinedAppends(context);
+  const growth = new MailboxGrowth(context, indexes.minSnapshotChanges, async (accountId, mailboxId) => {
+    (await indexes.open(accountId, mailboxId)).release();
+  });
   const background = new BackgroundRemovals(context);
 
   return {
@@ -93,14 +140,14 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
     usage: (accountId) => usage(context, accountId),
     recount: (accountId) => recount(context, accountId),
     removeAccount: (accountId) => removeAccount(context, accountId),
-    resumeRemovals: (accountId) => resumeAccountRemovals(context, accountId),
+    settleFlags: (accountId) => settling.settleAccount(accountId),
+    resumeRemovals: async (accountId) => {
+      await resumeAccountRemovals(context, accountId);
+      await settling.settleAccount(accountId);
+    },
 
-    mailboxes: (accountId) => kv.read((reads) => readTree(reads, keysOf(accountId))),
-    mailboxByPath: (accountId, path) =>
-      kv.read(async (reads) => {
-        const id = await idAtPath(reads, keysOf(accountId), path);
-        return id === undefined ? undefined : readMailbox(reads, keysOf(accountId), id);
-      }),
+    mailboxes: (accountId) => trees.read(accountId),
+    mailboxByPath: (accountId, path) => places.byPath(accountId, path),
     mailboxById: (accountId, id) => kv.read((reads) => readMailbox(reads, keysOf(accountId), id)),
     createMailbox: async (accountId, path, settings) => createMailbox(context, accountId, path, settings),
     renameMailbox: (accountId, from, to) => renameMailbox(context, accountId, from, to),
@@ -108,28 +155,50 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
     setSubscribed: (accountId, path, subscribed) => setSubscribed(context, accountId, path, subscribed),
     updateMailbox: (accountId, id, patch) => updateMailbox(context, accountId, id, patch),
 
-    append: (accountId, messages, settings) => append(appends, accountId, { messages, ...settings }),
-    changeFlags: (accountId, mailboxId, uids, change) => changeFlags(context, accountId, mailboxId, uids, change),
+    append: async (accountId, messages, settings) => {
+      const inserted = await append(appends, accountId, { messages, ...settings });
+      growth.note(accountId, inserted);
+      return inserted;
+    },
+    changeFlags: (accountId, mailboxId, uids, change) => changeFlags(context, ranges, accountId, mailboxId, uids, change),
     copy: (accountId, from, uids, to, settings) => copyMessages(context, accountId, from, uids, to, settings),
-    move: (accountId, from, uids, to) => moveMessages(context, accountId, from, uids, to),
+    move: (accountId, from, uids, to, settings) => moveMessages(context, accountId, from, uids, to, settings),
+    replace: (from, uid, to, message, settings) => replaceMessage(context, from, uid, to, message, settings),
     expunge: (accountId, mailboxId, uids, settings) => expunge(context, accountId, mailboxId, uids, settings),
+
+    copyBetween: (from, uids, to, settings) => copyBetween(context, from, uids, to, settings),
+    sharing: mailSharing(context),
+    annotations: mailAnnotations(context),
+    recent,
 
     entries: (accountId, mailboxId, range) => readEntries(context, accountId, mailboxId, range),
     messages: (accountId, ids) => readMessages(context, accountId, ids),
     summaries: (accountId, ids) => readSummaries(context, accountId, ids),
     changesSince: (accountId, modseq, limit) => readChanges(context, accountId, modseq, limit),
     truncateLog: (accountId, upToModseq) => truncateLog(context, accountId, upToModseq),
-    openIndex: (accountId, mailboxId) => indexes.open(accountId, mailboxId),
+    openIndex: (accountId, mailboxId, asOf) => indexes.open(accountId, mailboxId, asOf),
     onChange: (accountId, listener) => notices.onChange(accountId, listener),
     heard: (notice) => notices.heard(notice),
     recheckWatched: () => notices.recheckWatched(),
     onLocalChange: (listener) => notices.onLocalChange(listener),
     entryAt: (reads, accountId, mailboxId, uid) => readEntryAt(context, reads, accountId, mailboxId, uid),
 
-    idle: () => background.idle(),
+    messageIds: (accountId, settings) => readMessageIds(context, accountId, settings),
+    exists: (accountId) => accountExists(context, accountId),
+
+    idle: async () => {
+      await background.idle();
+      await settling.idle();
+      await indexes.idle();
+      await recent.idle();
+    },
     close: async () => {
       notices.close();
+      await growth.close();
+      await recent.close();
+      await settling.close();
       await background.idle();
+      await indexes.close();
     },
   };
 }
@@ -174,7 +243,7 @@ function combinedAppends(context: MailContext): AccountCombiner<Append, Inserted
           }
           return outcomes;
         },
-        { insideGate: true },
+        { insideGate: true, expected: items.flatMap(({ messages }) => messages) },
       ),
   });
 }

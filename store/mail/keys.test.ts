@@ -25,6 +25,8 @@ describe('keys built by hand', () => {
         expect(keys.reference(Buffer.from(bytes))).toEqual(table('reference', bytes));
         expect(keys.message(one)).toEqual(table('message', one));
         expect(keys.removal('')).toEqual(table('removal', ''));
+        expect(keys.acl(one)).toEqual(table('acl', one));
+        expect(keys.aclOf(keys.acl(one))).toBe(one);
         expect(keys.uidOf(one, keys.entry(one, number))).toBe(number);
         expect(keys.entryOf(keys.entry(one, number))).toEqual({ mailboxId: one, uid: number });
         expect(keys.threadRowOf(keys.thread(one, two))).toEqual({ threadId: one, emailId: two });

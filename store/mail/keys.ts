@@ -3,7 +3,9 @@
  * appended by hand, because a delivery builds a dozen of these.
  */
 import { type KeyRange, key, subspace } from '../keyspace.js';
+import { pendingKey } from '../search/pending.js';
 import type { AccountId, EmailId, MailboxId, ThreadId } from './contract.js';
+import { Density } from './dense-reads.js';
 
 const stringCode = 0x02;
 const bytesCode = 0x01;
@@ -71,14 +73,36 @@ export class AccountKeys {
   readonly allRemovals: KeyRange;
   readonly allEntries: KeyRange;
   readonly allSummaries: KeyRange;
+  /** Snapshots of mailbox indexes. */
+  readonly allIndexes: KeyRange;
+  readonly allAcls: KeyRange;
+  /** What others have granted to this account (or group, or everybody). */
+  readonly allGranted: KeyRange;
+  readonly allSubscriptions: KeyRange;
+  readonly allAnnotations: KeyRange;
+  readonly allRecents: KeyRange;
+  /** Changes of flags that are not written into all rows yet. */
+  readonly allFlagRanges: KeyRange;
+  /** Says that the full-text index has work with this account. */
+  readonly indexing: Buffer;
+  private readonly aclPrefix: Buffer;
+  private readonly recentPrefix: Buffer;
+  private readonly flagRangesPrefix: Buffer;
   private readonly mailboxPrefix: Buffer;
   private readonly countsPrefix: Buffer;
   private readonly messagePrefix: Buffer;
   private readonly summaryPrefix: Buffer;
   private readonly entryPrefix: Buffer;
+  private readonly indexPrefix: Buffer;
   private readonly threadPrefix: Buffer;
   private readonly referencePrefix: Buffer;
   private readonly removalPrefix: Buffer;
+  /** How messages asked for together lie in these tables. */
+  readonly density: Readonly<Record<'entries' | 'messages' | 'summaries', Density>> = {
+    entries: new Density(),
+    messages: new Density(),
+    summaries: new Density(),
+  };
   private readonly entryPrefixes = new Map<MailboxId, Buffer>();
 
   constructor(readonly accountId: AccountId) {
@@ -91,6 +115,7 @@ export class AccountKeys {
     this.messagePrefix = part('message');
     this.summaryPrefix = part('summary');
     this.entryPrefix = part('entry');
+    this.indexPrefix = part('index');
     this.threadPrefix = part('thread');
     this.referencePrefix = part('reference');
     this.removalPrefix = part('removal');
@@ -104,6 +129,17 @@ export class AccountKeys {
     this.allRemovals = under(this.removalPrefix);
     this.allEntries = under(this.entryPrefix);
     this.allSummaries = under(this.summaryPrefix);
+    this.allIndexes = under(this.indexPrefix);
+    this.indexing = pendingKey(accountId);
+    this.aclPrefix = part('acl');
+    this.allAcls = under(this.aclPrefix);
+    this.allGranted = under(part('granted'));
+    this.allSubscriptions = under(part('subscription'));
+    this.allAnnotations = under(part('annotation'));
+    this.recentPrefix = part('recent');
+    this.allRecents = under(this.recentPrefix);
+    this.flagRangesPrefix = part('flag-ranges');
+    this.allFlagRanges = under(this.flagRangesPrefix);
   }
 
   mailbox(id: MailboxId): Buffer {
@@ -123,6 +159,16 @@ export class AccountKeys {
   message(id: EmailId): Buffer {
     return withId(this.messagePrefix, id);
   }
+  /** The key of the message whose id stands at [from, to) of these bytes. */
+  messageNamedIn(bytes: Buffer, from: number, to: number): Buffer {
+    const { messagePrefix } = this;
+    const out = Buffer.allocUnsafe(messagePrefix.length + to - from + 2);
+    messagePrefix.copy(out);
+    out[messagePrefix.length] = stringCode;
+    bytes.copy(out, messagePrefix.length + 1, from, to);
+    out[out.length - 1] = 0;
+    return out;
+  }
   summary(id: EmailId): Buffer {
     return withId(this.summaryPrefix, id);
   }
@@ -137,6 +183,30 @@ export class AccountKeys {
   /** The UID of an entry's key, for a key of this mailbox. */
   uidOf(mailboxId: MailboxId, packed: Buffer): number {
     return uintAt(packed, this.entriesOf(mailboxId).length).value;
+  }
+  /** Says which generation of chunks is the snapshot of a mailbox's index. */
+  indexHead(id: MailboxId): Buffer {
+    return withId(this.indexPrefix, id);
+  }
+  /** Whoever writes the next snapshot says so here; below all generations, which begin with 1. */
+  indexClaim(id: MailboxId): Buffer {
+    return withUint(this.indexHead(id), 0);
+  }
+  indexChunk(id: MailboxId, generation: number, n: number): Buffer {
+    return withUint(withUint(this.indexHead(id), generation), n);
+  }
+  /** Chunks of one generation, from the `n`th. */
+  indexChunks(id: MailboxId, generation: number, n = 0): KeyRange {
+    return { begin: this.indexChunk(id, generation, n), end: withUint(this.indexHead(id), generation + 1) };
+  }
+  /** Head, claim and all chunks of a mailbox. */
+  indexOf(id: MailboxId): KeyRange {
+    const head = this.indexHead(id);
+    return { begin: head, end: Buffer.concat([head, Buffer.of(0xff)]) };
+  }
+  /** The mailbox of any key of a snapshot. */
+  indexMailboxOf(packed: Buffer): MailboxId {
+    return idAt(packed, this.indexPrefix.length).value;
   }
   /** Part 0 stands at the modseq itself; more parts only where a change did not fit one value. */
   logAt(modseq: number, part = 0): Buffer {
@@ -176,6 +246,47 @@ export class AccountKeys {
   }
   removalOf(packed: Buffer): MailboxId | '' {
     return idAt(packed, this.removalPrefix.length).value;
+  }
+  acl(id: MailboxId): Buffer {
+    return withId(this.aclPrefix, id);
+  }
+  aclOf(packed: Buffer): MailboxId {
+    return idAt(packed, this.aclPrefix.length).value;
+  }
+  /** The note with a grantee that a mailbox of this account was granted. */
+  grantedTo(grantee: string, id: MailboxId): Buffer {
+    return key(subspace.mail, grantee, 'granted', this.accountId, id);
+  }
+  /** Of this account to a mailbox of `ownerId`. */
+  subscription(ownerId: AccountId, id: MailboxId): Buffer {
+    return key(subspace.mail, this.accountId, 'subscription', ownerId, id);
+  }
+  subscriptionsTo(ownerId: AccountId): KeyRange {
+    return under(key(subspace.mail, this.accountId, 'subscription', ownerId));
+  }
+  /** '' stands for the server. Names of entries are any text. */
+  annotation(id: MailboxId | '', scope: string, name: string): Buffer {
+    return key(subspace.mail, this.accountId, 'annotation', id, scope, name);
+  }
+  annotationsOf(id: MailboxId | '', scope: string): KeyRange {
+    return under(key(subspace.mail, this.accountId, 'annotation', id, scope));
+  }
+  allAnnotationsOf(id: MailboxId | ''): KeyRange {
+    return under(key(subspace.mail, this.accountId, 'annotation', id));
+  }
+  /** From which UID on messages are \\Recent. */
+  recent(id: MailboxId): Buffer {
+    return withId(this.recentPrefix, id);
+  }
+  recentOf(packed: Buffer): MailboxId {
+    return idAt(packed, this.recentPrefix.length).value;
+  }
+  /** Changes of flags of this mailbox that are not written into all rows yet. */
+  flagRanges(id: MailboxId): Buffer {
+    return withId(this.flagRangesPrefix, id);
+  }
+  flagRangesMailbox(packed: Buffer): MailboxId {
+    return idAt(packed, this.flagRangesPrefix.length).value;
   }
   mailboxOf(packed: Buffer): MailboxId {
     return idAt(packed, this.mailboxPrefix.length).value;

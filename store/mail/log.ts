@@ -4,13 +4,18 @@
  */
 import { type KvReads, keyAfter } from '../kv/contract.js';
 import type { Change, ChangeSet } from './contract.js';
+import { type PackedChange, packChange, unpackChange } from './flag-ranges.js';
 import type { AccountKeys } from './keys.js';
 import { decodeKeywords, encodeKeywords } from './keywords.js';
+import { type LogRows, logPartValue } from './log-rows.js';
 import { packValue, unpackValue } from './records.js';
+import { packRanges, unpackRanges } from './uid-ranges.js';
 
 const format = 1;
+/** Of values that tell of ranges, which an earlier release must not pass over. */
+const rangeFormat = 2;
 /** Below the store's limit for one value; a longer set is written in parts under the same modseq. */
-const maxValueBytes = 90_000;
+export const maxLogValueBytes = 90_000;
 const rowsPerRead = 64;
 /** Codes of change kinds; never reordered. */
 const kinds = [
@@ -23,10 +28,11 @@ const kinds = [
   'mailbox-created',
   'mailbox-updated',
   'mailbox-destroyed',
+  'flags-changed',
 ] as const satisfies readonly Change['kind'][];
 const codeOf = new Map<Change['kind'], number>(kinds.map((kind, code) => [kind, code]));
 
-type Item = (number | readonly string[])[];
+type Item = (number | readonly string[] | Buffer | PackedChange)[];
 
 class StringTable {
   readonly strings: string[] = [];
@@ -48,8 +54,10 @@ function encodeChange(change: Change, table: StringTable): Item {
     case 'entry-changed': {
       const { entry } = change;
       const { bits, others } = encodeKeywords(entry.keywords);
-      const places = [code, table.place(change.mailboxId), entry.uid, table.place(entry.emailId), entry.isDeleted ? 1 : 0];
-      return [...places, bits, others, entry.sizeBytes, entry.receivedAtMs, entry.savedAtMs];
+      const mailbox = table.place(change.mailboxId);
+      const email = table.place(entry.emailId);
+      const isDeleted = entry.isDeleted ? 1 : 0;
+      return [code, mailbox, entry.uid, email, isDeleted, bits, others, entry.sizeBytes, entry.receivedAtMs, entry.savedAtMs];
     }
     case 'entry-removed':
       return [code, table.place(change.mailboxId), change.uid, table.place(change.emailId)];
@@ -57,6 +65,8 @@ function encodeChange(change: Change, table: StringTable): Item {
     case 'email-updated':
     case 'email-destroyed':
       return [code, table.place(change.emailId), table.place(change.threadId)];
+    case 'flags-changed':
+      return [code, table.place(change.mailboxId), packRanges(change.range.uids), packChange(change.range.change)];
     default:
       return [code, table.place(change.mailboxId)];
   }
@@ -92,9 +102,19 @@ function decodeChange(item: Item, strings: readonly string[], modseq: number): C
     case 'mailbox-updated':
     case 'mailbox-destroyed':
       return { kind, mailboxId: text(1) };
+    case 'flags-changed': {
+      const [uids, change] = [unpackRanges(item[2] as Buffer), unpackChange(item[3] as PackedChange)];
+      return { kind, mailboxId: text(1), range: { modseq, uids, change } };
+    }
     default:
       throw new Error('unknown kind of change in the log');
   }
+}
+
+const formatOf = (changes: readonly Change[]) => (changes.some(({ kind }) => kind === 'flags-changed') ? rangeFormat : format);
+
+function unpackLog(value: Buffer): unknown[] {
+  return unpackValue(value, 'log', rangeFormat);
 }
 
 function encodePart(changes: readonly Change[]): { strings: string[]; items: Item[] } {
@@ -106,27 +126,52 @@ function encodePart(changes: readonly Change[]): { strings: string[]; items: Ite
 /** Parts that fit one value each; almost always one. */
 function split(changes: readonly Change[]): { strings: string[]; items: Item[] }[] {
   const part = encodePart(changes);
-  if (changes.length === 1 || packValue([part.strings, part.items]).length <= maxValueBytes) return [part];
+  if (changes.length === 1 || packValue([part.strings, part.items]).length <= maxLogValueBytes) return [part];
   const middle = changes.length >> 1;
   return [...split(changes.slice(0, middle)), ...split(changes.slice(middle))];
 }
 
 /**
  * The values of one set of changes, to be written at parts 0, 1, … of its modseq. `token` names the attempt that writes them; it stands in
- * the first.
+ * the first. `rows`: changed flags of the same set.
  */
-export function encodeLog(changes: readonly Change[], token: Buffer): Buffer[] {
-  const whole = encodePart(changes);
-  const single = packValue([format, token, 1, whole.strings, whole.items]);
-  if (single.length <= maxValueBytes) return [single];
-  const parts = split(changes);
-  return parts.map((part, place) => packValue([format, place === 0 ? token : 0, parts.length, part.strings, part.items]));
+export function encodeLog(changes: readonly Change[], token: Buffer, rows?: LogRows): Buffer[] {
+  const rowParts = rows?.parts() ?? [];
+  const newest = formatOf(changes);
+  if (rowParts.length === 0) {
+    const whole = encodePart(changes);
+    const single = packValue([newest, token, 1, whole.strings, whole.items]);
+    if (single.length <= maxLogValueBytes) return [single];
+  }
+  const parts = changes.length === 0 ? [] : split(changes);
+  const count = rowParts.length + parts.length;
+  return [
+    ...rowParts.map((part, place) => logPartValue(part, newest, place === 0 ? token : undefined, count)),
+    ...parts.map((part, place) => {
+      const isFirst = rowParts.length + place === 0;
+      return packValue([newest, isFirst ? token : 0, count, part.strings, part.items]);
+    }),
+  ];
+}
+
+/** The token of the attempt that wrote this value, the first of its modseq. */
+export function tokenOf(value: Buffer): Buffer | undefined {
+  const [, written] = unpackLog(value) as [number, Buffer | 0];
+  return written === 0 ? undefined : Buffer.from(written);
 }
 
 /** Whether this log value was written by the attempt that `token` names. */
 export function isWrittenBy(value: Buffer, token: Buffer): boolean {
-  const [, written] = unpackValue(value, 'log') as [number, Buffer | 0];
+  const [, written] = unpackLog(value) as [number, Buffer | 0];
   return written !== 0 && token.equals(written);
+}
+
+/** The changes that the values of one set hold. */
+export function readLogValues(values: readonly Buffer[], modseq: number): Change[] {
+  return values.flatMap((value) => {
+    const [, , , strings, items] = unpackLog(value) as [number, unknown, number, string[], Item[]];
+    return items.map((item) => decodeChange(item, strings, modseq));
+  });
 }
 
 /** Sets above `afterModseq`, at most `maxSets` and about `maxBytes`; a set is never cut. */
@@ -145,7 +190,7 @@ export async function readLog(
     const rows = await reads.getRange(begin, keys.allLog.end, { limit: rowsPerRead });
     for (const row of rows) {
       if (partsMissing === 0 && (sets.length >= maxSets || bytes >= maxBytes)) return { sets, hasMore: true };
-      const [, , parts, strings, items] = unpackValue(row.value, 'log') as [number, unknown, number, string[], Item[]];
+      const [, , parts, strings, items] = unpackLog(row.value) as [number, unknown, number, string[], Item[]];
       bytes += row.value.length;
       if (partsMissing === 0) {
         sets.push({ modseq: keys.logModseqOf(row.key), changes: [] });

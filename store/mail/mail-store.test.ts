@@ -13,7 +13,8 @@ describe.each(testBackends)('mail store on %s', (backend) => {
   let archive: string;
 
   beforeAll(async () => {
-    room = await openRoom(backend);
+    // What is asked here is how rows are written; ranges have tests of their own.
+    room = await openRoom(backend, { mayWriteFlagRanges: () => false });
   });
   afterAll(() => room.close());
   beforeEach(async () => {
@@ -274,20 +275,20 @@ describe.each(testBackends)('mail store on %s', (backend) => {
 
   it('splits long lists in parts, and log values that would be too long', async () => {
     const keywords = Array.from({ length: 60 }, (_, n) => `${n}`.padStart(120, 'k'));
-    for (let part = 0; part < 3; part++) {
+    for (let part = 0; part < 6; part++) {
       const messages = Array.from({ length: 400 }, (_, n) => newMessage(room, [inbox], `m${part * 400 + n}`));
       await room.mail.append(account, messages);
     }
     const all = await uidsOf(inbox);
-    expect(all).toHaveLength(1_200);
+    expect(all).toHaveLength(2_400);
     const before = (await room.mail.usage(account)).modseq;
     const result = await room.mail.changeFlags(account, inbox, all, add(['$seen']));
     expect(result.entries.map(({ uid }) => uid)).toEqual(all);
-    expect((await room.mail.usage(account)).modseq).toBe(before + 3);
+    expect((await room.mail.usage(account)).modseq).toBe(before + 2);
     // 100 entries of 7 kB: one change, several log values.
     const some = all.slice(0, 100);
     await room.mail.changeFlags(account, inbox, some, add(keywords));
-    const changes = await room.mail.changesSince(account, before + 3);
+    const changes = await room.mail.changesSince(account, before + 2);
     expect(changes!.sets).toHaveLength(1);
     expect(changes!.sets[0]!.changes).toHaveLength(200);
     // 500 of them exceed what one transaction may write, and go in smaller parts.
@@ -296,7 +297,7 @@ describe.each(testBackends)('mail store on %s', (backend) => {
     expect(moved.pairs.map(({ sourceUid }) => sourceUid)).toEqual(all);
     expect(moved.pairs.map(({ targetUid }) => targetUid)).toEqual(all);
     expect(await room.mail.expunge(account, archive, all, { onlyDeleted: false })).toEqual(all);
-  }, 60_000);
+  });
 
   it('answers ranges of entries', async () => {
     await room.mail.append(

@@ -5,7 +5,8 @@ import { MemoryDatabase, openMemoryStore } from '../kv/index.js';
 import type { MailboxEntry } from './contract.js';
 import { mailboxId, newMessage, openRoom, type Room, testBackends } from './fixture.js';
 import { createMailStore } from './index.js';
-import { IndexColumns, RecentUids } from './index-columns.js';
+import { IndexColumns } from './index-columns.js';
+import { RecentUids } from './recent-uids.js';
 
 /** One store serves all tests of a backend; each test has an account of its own. */
 let account = '';
@@ -32,7 +33,7 @@ describe('index columns', () => {
     columns.put(entry(300, { keywords: ['$draft', 'x'] }));
     const gone = [1, 2, 200, 201, 202, 350, 400];
     const left = Array.from({ length: 400 }, (_, n) => n + 1).filter((uid) => !gone.includes(uid));
-    expect(columns.uids()).toEqual(left);
+    expect([...columns.uids()]).toEqual(left);
     for (const uid of left) {
       expect(columns.get(uid)).toEqual(uid === 300 ? entry(300, { keywords: ['$draft', 'x'] }) : entry(uid));
     }
@@ -47,7 +48,7 @@ describe('index columns', () => {
     columns.put(entry(2));
     const two = columns.uids();
     columns.remove([1]);
-    expect([one, two, columns.uids()]).toEqual([[1], [1, 2], [2]]);
+    expect([one, two, columns.uids()].map((uids) => [...uids])).toEqual([[1], [1, 2], [2]]);
   });
 
   it('remember recent changes within a bound', () => {
@@ -84,8 +85,8 @@ describe.each(testBackends)('mailbox index on %s', (backend) => {
 
   async function expectCurrent(index: Awaited<ReturnType<typeof room.mail.openIndex>>): Promise<void> {
     const entries = await room.mail.entries(account, inbox);
-    expect(index.uids()).toEqual(entries.map(({ uid }) => uid));
-    expect(index.uids().map((uid) => index.get(uid))).toEqual(entries);
+    expect([...index.uids()]).toEqual(entries.map(({ uid }) => uid));
+    expect([...index.uids()].map((uid) => index.get(uid))).toEqual(entries);
     expect(index.modseq).toBe((await room.mail.usage(account)).modseq);
   }
 
@@ -184,7 +185,7 @@ describe('a slow refresh', () => {
     await quick.mail.ensureAccount(account);
     const inbox = await mailboxId(quick, account, 'INBOX');
     const index = await slow.mail.openIndex(account, inbox);
-    slow.kv.faults.delayMs = (operation) => (operation === 'read' ? 30 : 0);
+    slow.kv.faults.delayMs = (operation) => (operation === 'read' ? 250 : 0);
     const early = index.refresh();
     await systemClock.sleep(5);
     await quick.mail.append(account, [newMessage(quick, [inbox], 'x')]);
@@ -203,7 +204,7 @@ describe('a slow refresh', () => {
 
 describe('released indexes', () => {
   it('are dropped when they take too much memory', async () => {
-    const room = await openRoom('memory', { releasedIndexBytes: 1 });
+    const room = await openRoom('memory', { indexCacheBytes: 1 });
     await room.mail.ensureAccount(account);
     const inbox = await mailboxId(room, account, 'INBOX');
     await room.mail.append(account, [newMessage(room, [inbox], 'a')]);

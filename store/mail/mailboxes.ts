@@ -1,12 +1,15 @@
 /** Making, renaming and subscribing mailboxes; the first step of removing one. */
 import type { AccountChanges } from './account-changes.js';
+import { dropAnnotations } from './annotations.js';
 import { changeAccount, type MailContext } from './context.js';
 import { type AccountId, type Mailbox, type MailboxId, type MailboxRole, MailError, mailLimits } from './contract.js';
 import { moveMessages } from './copy-move.js';
 import { newMailboxId } from './ids.js';
 import { checkedPath, isInbox, normalPath } from './names.js';
+import { beginRecent } from './recent.js';
 import { decodeMailbox, encodeMailbox, type MailboxRecord } from './records.js';
 import { beginRemoval } from './removal.js';
+import { dropAcl, inheritAcl, keepSubscription, takeUpSubscription } from './sharing.js';
 import { childrenByParent, idAtPath, readRecords, resolvePath } from './tree.js';
 
 const uidsPerRead = 5_000;
@@ -27,6 +30,7 @@ export function addMailbox(account: AccountChanges, record: Omit<MailboxRecord, 
   account.tx.set(account.keys.mailbox(mailbox.id), encodeMailbox(mailbox));
   account.tx.set(account.keys.name(mailbox.parentId, mailbox.name), Buffer.from(mailbox.id, 'latin1'));
   account.addCounts(mailbox.id, mailbox.uidValidity);
+  beginRecent(account.tx, account.keys, mailbox.id);
   account.state.mailboxes++;
   account.log.push({ kind: 'mailbox-created', mailboxId: mailbox.id });
   return mailbox;
@@ -37,26 +41,33 @@ function writeMailbox(account: AccountChanges, mailbox: MailboxRecord): void {
   account.log.push({ kind: 'mailbox-updated', mailboxId: mailbox.id });
 }
 
-/** Makes what is missing along a path. `ids` are those to give, chosen before the transaction. */
-function addPath(
+/**
+ * Makes what is missing along a path. `ids` are those to give, chosen before the transaction. New mailboxes are shared as the one that they are in
+ * (RFC 4314 leaves it to the server); the last of them is subscribed where an earlier mailbox of its name was.
+ */
+async function addPath(
   account: AccountChanges,
   path: readonly string[],
   existing: readonly MailboxId[],
   ids: readonly MailboxId[],
   role?: MailboxRole,
-): MailboxRecord | undefined {
+): Promise<MailboxRecord | undefined> {
   let parentId: MailboxId | '' = existing.at(-1) ?? '';
   let made: MailboxRecord | undefined;
+  if (existing.length === path.length) return undefined;
+  const parentAcl = parentId === '' ? undefined : await account.reads.get(account.keys.acl(parentId));
+  const isSubscribed = await takeUpSubscription(account, path);
   for (let depth = existing.length; depth < path.length; depth++) {
     const record: Omit<MailboxRecord, 'uidValidity'> = {
       id: ids[depth]!,
       name: path[depth]!,
       parentId,
-      isSubscribed: false,
+      isSubscribed: isSubscribed && depth === path.length - 1,
       sortOrder: 0,
     };
     if (role && depth === path.length - 1) record.role = role;
     made = addMailbox(account, record);
+    inheritAcl(account, made.id, parentAcl);
     parentId = made.id;
   }
   return made;
@@ -83,7 +94,7 @@ export function createMailbox(
     const existing = await resolvePath(account.reads, account.keys, path);
     if (existing.length === path.length) throw new MailError('mailbox-exists', 'there is a mailbox of this name');
     await checkRole(account, options.role);
-    const made = addPath(account, path, existing, ids, options.role)!;
+    const made = (await addPath(account, path, existing, ids, options.role))!;
     return { ...made, path };
   });
 }
@@ -112,7 +123,7 @@ export async function renameMailbox(
     if (existing.includes(mailbox.id)) throw new MailError('not-allowed', 'a mailbox must not move beneath itself');
     await checkDepth(account, mailbox.id, to.length);
     const parents = to.slice(0, -1);
-    const parentId = addPath(account, parents, existing, ids)?.id ?? existing.at(-1) ?? '';
+    const parentId = (await addPath(account, parents, existing, ids))?.id ?? existing.at(-1) ?? '';
     account.tx.clear(account.keys.name(mailbox.parentId, mailbox.name));
     account.tx.set(account.keys.name(parentId, to.at(-1)!), Buffer.from(mailbox.id, 'latin1'));
     writeMailbox(account, { ...mailbox, parentId, name: to.at(-1)! });
@@ -156,9 +167,14 @@ export function dropMailbox(context: MailContext, accountId: AccountId, path: re
     account.tx.clear(account.keys.name(mailbox.parentId, mailbox.name));
     account.tx.clear(account.keys.mailbox(mailbox.id));
     account.removeCounts(mailbox.id);
+    await dropAcl(account.tx, account.reads, account.keys, mailbox.id);
+    dropAnnotations(account.tx, account.keys, mailbox.id);
+    account.tx.clear(account.keys.recent(mailbox.id));
+    // RFC 9051 6.3.7: a subscription outlives its mailbox.
+    if (mailbox.isSubscribed) keepSubscription(account, mailbox.id, normalPath(path));
     account.state.mailboxes--;
     account.log.push({ kind: 'mailbox-destroyed', mailboxId: mailbox.id });
-    beginRemoval(account, mailbox.id);
+    await beginRemoval(account, mailbox.id);
     return mailbox.id;
   });
 }

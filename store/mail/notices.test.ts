@@ -76,6 +76,53 @@ describe('change notices', () => {
     await close();
   });
 
+  it('are told of changes that follow closely on one another without a look for each, and none of others is lost', async () => {
+    const database = new MemoryDatabase({ clock: systemClock });
+    const asleep: (() => void)[] = [];
+    const clock = {
+      ...systemClock,
+      monotonicMs: () => 1_000,
+      sleep: (_: number, signal?: AbortSignal) =>
+        new Promise<void>((resolve, reject) => {
+          asleep.push(resolve);
+          signal?.addEventListener('abort', () => reject(signal.reason as Error));
+        }),
+    };
+    let looks = 0;
+    const [here, there] = [clock, systemClock].map((its) => {
+      const kv = openMemoryStore({ database });
+      const shared = { clock: its, random: systemRandom, logger: silentLogger };
+      const blobs = createBlobStore({ ...shared, kv });
+      const transact: KvStore['transact'] = (body, options) => {
+        if (options?.label === 'mail-watch') looks++;
+        return kv.transact(body, options);
+      };
+      const counting = Object.assign(Object.create(kv) as KvStore, { transact, read: kv.read.bind(kv) });
+      return { kv, blobs, mail: createMailStore({ ...shared, kv: counting, blobs }) };
+    }) as [Awaited<ReturnType<typeof twoNodes>>['here'], Awaited<ReturnType<typeof twoNodes>>['here']];
+    await here.mail.ensureAccount(account);
+    const inbox = await mailboxId(here, account, 'INBOX');
+    const heard: number[] = [];
+    here.mail.onChange(account, ({ modseq }) => heard.push(modseq));
+    await until(() => looks === 1 && heard.length > 0);
+    const first = heard.at(-1)!;
+    for (let n = 1; n <= 5; n++) {
+      await here.mail.append(account, [newMessage(here, [inbox], `${n}`)]);
+      expect(heard.at(-1)).toBe(first + n);
+    }
+    await until(() => asleep.length === 1);
+    expect(looks).toBe(1);
+    // While no watch stands.
+    await there.mail.append(account, [newMessage(there, [inbox], 'from elsewhere')]);
+    asleep[0]!();
+    await until(() => heard.at(-1) === first + 6);
+    expect(looks).toBe(2);
+    for (const { mail, kv } of [here, there]) {
+      await mail.close();
+      await kv.close();
+    }
+  });
+
   it('loses none that came before the watch stood', async () => {
     const { here, there, inbox, close } = await twoNodes();
     const heard: number[] = [];

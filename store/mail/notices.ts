@@ -14,6 +14,11 @@ const watchFailures = counter('starling_mail_watch_failures_total', 'Watches on 
 const hints = counter('starling_mail_hints_total', 'Changes of accounts that other nodes told of', ['use']);
 const firstPauseMs = 250;
 const longestPauseMs = 30_000;
+/**
+ * A watch is not set again sooner: where changes follow closely on one another, one look tells of many. Those of this process are told anyhow, and each of them
+ * would cost whoever made it the time of a look.
+ */
+const betweenWatchesMs = 50;
 
 type Listener = (notice: ChangeNotice) => void;
 type NoticeContext = Pick<MailContext, 'kv' | 'clock' | 'random' | 'logger' | 'keysOf'>;
@@ -147,9 +152,14 @@ class AccountFeed {
 
   private async run(): Promise<void> {
     const { signal } = this.stopping;
+    const { clock, random } = this.context;
     let pauseMs = 0;
+    let armedAtMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
       try {
+        const earlyMs = armedAtMs + betweenWatchesMs - clock.monotonicMs();
+        if (earlyMs > 0) await clock.sleep(earlyMs, signal);
+        armedAtMs = clock.monotonicMs();
         const watch = await this.arm();
         pauseMs = 0;
         if (signal.aborted) watch.cancel();
@@ -159,7 +169,7 @@ class AccountFeed {
         watchFailures.inc();
         pauseMs = Math.min(longestPauseMs, Math.max(firstPauseMs, pauseMs * 2));
         this.context.logger.debug({ err: error, pauseMs }, 'watching an account failed');
-        await this.context.clock.sleep(pauseMs * (0.5 + this.context.random.float() / 2), signal).catch(() => undefined);
+        await clock.sleep(pauseMs * (0.5 + random.float() / 2), signal).catch(() => undefined);
       }
     }
   }

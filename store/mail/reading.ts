@@ -2,12 +2,15 @@
 import type { KvReads } from '../kv/contract.js';
 import type { MailContext } from './context.js';
 import type { AccountId, ChangesSince, EmailId, MailboxEntry, MailboxId, Message } from './contract.js';
+import { getDense } from './dense-reads.js';
+import { foldMessages } from './flag-range-reads.js';
+import { decodeFlagRanges, decodeFolded } from './flag-ranges.js';
 import { readLog } from './log.js';
-import { decodeEntry, decodeLogFloor, decodeMessage, decodeState, encodeLogFloor } from './records.js';
+import { decodeLogFloor, decodeMessage, decodeState, encodeLogFloor } from './records.js';
 
 const entriesPerRead = 5_000;
 const messagesPerRead = 1_000;
-const summariesPerRead = 200;
+const summariesPerRead = 500;
 const defaultSets = 1_000;
 
 export async function readEntries(
@@ -23,12 +26,16 @@ export async function readEntries(
     const { begin, end } = keys.entryRange(mailboxId, fromUid, range.toUid);
     const wanted = Math.min(entriesPerRead, limit - entries.length);
     if (begin.compare(end) >= 0) break;
-    const [counts, rows] = await context.kv.read((reads) =>
-      Promise.all([reads.get(keys.counts(mailboxId)), reads.getRange(begin, end, { limit: wanted })]),
+    const [[counts, rangesRow], rows] = await context.kv.read((reads) =>
+      Promise.all([
+        reads.getMany([keys.counts(mailboxId), keys.flagRanges(mailboxId)]),
+        reads.getRange(begin, end, { limit: wanted }),
+      ]),
     );
     // A removed mailbox is gone at once, though its entries are cleared later.
     if (!counts) break;
-    for (const row of rows) entries.push(decodeEntry(keys.uidOf(mailboxId, row.key), row.value));
+    const ranges = decodeFlagRanges(rangesRow);
+    for (const row of rows) entries.push(decodeFolded(keys.uidOf(mailboxId, row.key), row.value, ranges));
     if (rows.length < wanted) break;
     fromUid = entries.at(-1)!.uid + 1;
   }
@@ -43,8 +50,9 @@ export async function readEntryAt(
   uid: number,
 ): Promise<MailboxEntry | undefined> {
   const keys = context.keysOf(accountId);
-  const [counts, value] = await reads.getMany([keys.counts(mailboxId), keys.entry(mailboxId, uid)]);
-  return counts && value ? decodeEntry(uid, value) : undefined;
+  const wanted = [keys.counts(mailboxId), keys.entry(mailboxId, uid), keys.flagRanges(mailboxId)];
+  const [counts, value, ranges] = await reads.getMany(wanted);
+  return counts && value ? decodeFolded(uid, value, decodeFlagRanges(ranges)) : undefined;
 }
 
 async function inPages<T>(ids: readonly EmailId[], perRead: number, read: (page: EmailId[]) => Promise<T[]>): Promise<T[]> {
@@ -65,11 +73,19 @@ export function readMessages(
   const keys = context.keysOf(accountId);
   const { begin, end } = keys.allRemovals;
   return inPages(ids, messagesPerRead, async (page) => {
-    const [values, removalRows] = await context.kv.read((reads) =>
-      Promise.all([reads.getMany(page.map((id) => keys.message(id))), reads.getRange(begin, end)]),
-    );
+    const [messages, removalRows] = await context.kv.read(async (reads) => {
+      const wanted = page.map((id) => keys.message(id));
+      const [values, rows, state] = await Promise.all([
+        getDense(reads, wanted, keys.density.messages),
+        reads.getRange(begin, end),
+        reads.get(keys.state),
+      ]);
+      const messages = values.map((value, at) => value && decodeMessage(page[at]!, value));
+      if (state && decodeState(state).ranged > 0) await foldMessages(reads, keys, messages);
+      return [messages, rows] as const;
+    });
     const removals = removalRows.map((row) => keys.removalOf(row.key));
-    return values.map((value, at) => value && visibleMessage(decodeMessage(page[at]!, value), removals));
+    return messages.map((message) => message && visibleMessage(message, removals));
   });
 }
 
@@ -87,7 +103,10 @@ export function readSummaries(
   ids: readonly EmailId[],
 ): Promise<(Buffer | undefined)[]> {
   const keys = context.keysOf(accountId);
-  return inPages(ids, summariesPerRead, (page) => context.kv.read((reads) => reads.getMany(page.map((id) => keys.summary(id)))));
+  return inPages(ids, summariesPerRead, (page) => {
+    const wanted = page.map((id) => keys.summary(id));
+    return context.kv.read((reads) => getDense(reads, wanted, keys.density.summaries));
+  });
 }
 
 /** At most `limit` sets and about 4 MB of them; `undefined` for a modseq that the log does not reach back to, or that never was. */

@@ -14,10 +14,10 @@ export function packValue(value: unknown[]): Buffer {
   return packr.pack(value);
 }
 
-/** The array of a value; throws when its format is one that this version does not read. */
-export function unpackValue(bytes: Uint8Array, what: string): unknown[] {
+/** The array of a value; throws when its format is one that this version does not read: any but 1, up to `newest`. */
+export function unpackValue(bytes: Uint8Array, what: string, newest: number = format): unknown[] {
   const value = packr.unpack(bytes) as unknown;
-  if (!Array.isArray(value) || value[0] !== format) throw new Error(`unknown format of a ${what} record`);
+  if (!Array.isArray(value) || !(value[0] >= format && value[0] <= newest)) throw new Error(`unknown format of a ${what} record`);
   return value;
 }
 
@@ -30,11 +30,27 @@ export interface AccountState {
   /** The last UIDVALIDITY given. */
   uidValiditySeed: number;
   mailboxes: number;
+  /**
+   * Since this modseq every change has kept the mailboxes' `shared`. Unknown (and what mailboxes say is not to be relied on) before the first change by a
+   * release that does, and after each change by one that does not: such a one writes the state without it.
+   */
+  placesSince?: number | undefined;
+  /** Mailboxes with changes of flags that are not written into all rows yet. Who does not know of these must not read the account: it has another format. */
+  ranged: number;
 }
 
+/** Of a state without and with what `placesSince` and `ranged` say. */
+const [shortStateBytes, longStateBytes] = [25, 35];
+const rangedFormat = 2;
+
 export function encodeState(state: AccountState): Buffer {
-  const out = Buffer.allocUnsafe(25);
-  out[0] = format;
+  const { placesSince, ranged } = state;
+  const out = Buffer.allocUnsafe(placesSince === undefined && ranged === 0 ? shortStateBytes : longStateBytes);
+  out[0] = ranged > 0 ? rangedFormat : format;
+  if (out.length === longStateBytes) {
+    out.writeUIntBE(placesSince ?? state.modseq, 25, 6);
+    out.writeUInt32BE(ranged, 31);
+  }
   out.writeUIntBE(state.modseq, 1, 6);
   out.writeUIntBE(state.usedBytes, 7, 6);
   out.writeUInt32BE(state.messages, 13);
@@ -44,8 +60,11 @@ export function encodeState(state: AccountState): Buffer {
 }
 
 export function decodeState(bytes: Buffer): AccountState {
-  if (bytes[0] !== format) throw new Error('unknown format of an account state');
+  if (bytes[0] !== format && bytes[0] !== rangedFormat) throw new Error('unknown format of an account state');
+  const isLong = bytes.length >= longStateBytes;
   return {
+    ...(isLong && { placesSince: bytes.readUIntBE(25, 6) }),
+    ranged: isLong ? bytes.readUInt32BE(31) : 0,
     modseq: bytes.readUIntBE(1, 6),
     usedBytes: bytes.readUIntBE(7, 6),
     messages: bytes.readUInt32BE(13),
@@ -57,10 +76,20 @@ export function decodeState(bytes: Buffer): AccountState {
 /** Counts with the UIDVALIDITY beside them, so that an insert need not read the mailbox record. */
 export interface StoredCounts extends MailboxCounts {
   uidValidity: number;
+  /** Messages that are in another mailbox as well, and the modseq at which that was found out; to be relied on from the account's `placesSince` on. */
+  shared?: number | undefined;
+  sharedAt?: number | undefined;
 }
 
+const [shortCountsBytes, longCountsBytes] = [35, 45];
+
 export function encodeCounts(counts: StoredCounts): Buffer {
-  const out = Buffer.allocUnsafe(35);
+  const { shared, sharedAt } = counts;
+  const out = Buffer.allocUnsafe(shared === undefined || sharedAt === undefined ? shortCountsBytes : longCountsBytes);
+  if (shared !== undefined && sharedAt !== undefined) {
+    out.writeUInt32BE(shared, 35);
+    out.writeUIntBE(sharedAt, 39, 6);
+  }
   out[0] = format;
   // UIDNEXT may be 2^32 once the last UID is given.
   out.writeUIntBE(counts.uidNext, 1, 6);
@@ -83,7 +112,13 @@ export function decodeCounts(bytes: Buffer): StoredCounts {
     bytes: bytes.readUIntBE(19, 6),
     highestModseq: bytes.readUIntBE(25, 6),
     uidValidity: bytes.readUInt32BE(31),
+    ...(bytes.length >= longCountsBytes && { shared: bytes.readUInt32BE(35), sharedAt: bytes.readUIntBE(39, 6) }),
   };
+}
+
+/** Whether two rows say the same of a mailbox's messages and their flags; where else those are may have been found out in between. */
+export function sameCounts(a: Buffer, b: Buffer): boolean {
+  return a.compare(b, 0, shortCountsBytes, 0, shortCountsBytes) === 0;
 }
 
 /** Up to where the log is gone, and what an account that is made again must stay above. Outlives the account. */

@@ -7,17 +7,11 @@ import type { KeyRange } from '../keyspace.js';
 import { type KeyValue, type KvReads, keyAfter } from '../kv/contract.js';
 import type { MailContext } from './context.js';
 import { type AccountId, type MailboxEntry, type MailboxId, MailError, type ThreadId } from './contract.js';
+import { onlyPlaceOf } from './flag-range-reads.js';
+import { decodeFlagRanges, decodeFolded, type FlagRangeList, isListed, noFlagRanges } from './flag-ranges.js';
 import type { AccountKeys } from './keys.js';
 import { isSeen, sameKeywords } from './keywords.js';
-import {
-  type AccountState,
-  decodeCounts,
-  decodeEntry,
-  decodeMailbox,
-  decodeMessage,
-  decodeState,
-  type StoredMessage,
-} from './records.js';
+import { type AccountState, decodeCounts, decodeMailbox, decodeMessage, decodeState, type StoredMessage } from './records.js';
 import { hashesOf } from './threads.js';
 
 const rowsPerPage = 2_000;
@@ -36,9 +30,11 @@ interface Tally {
   maxModseq: number;
   /** Places in message records that name this mailbox. */
   places: number;
+  /** Those of messages that are in another one as well. */
+  shared: number;
 }
 
-const emptyTally = (): Tally => ({ total: 0, unseen: 0, deleted: 0, bytes: 0, maxUid: 0, maxModseq: 0, places: 0 });
+const emptyTally = (): Tally => ({ total: 0, unseen: 0, deleted: 0, bytes: 0, maxUid: 0, maxModseq: 0, places: 0, shared: 0 });
 
 /** Holds the account's gate, so that this process' own writers wait. Throws when others keep changing the account. */
 export function recount(context: MailContext, accountId: AccountId): Promise<{ differences: string[] }> {
@@ -60,6 +56,7 @@ class Recount {
   private readonly mailboxes = new Set<MailboxId>();
   private readonly removals = new Set<string>();
   private readonly threads = new Set<ThreadId>();
+  private readonly ranges = new Map<MailboxId, FlagRangeList>();
   private stateValue: Buffer | undefined;
 
   constructor(
@@ -71,6 +68,9 @@ class Recount {
     this.stateValue = await this.context.kv.read((reads) => reads.get(this.keys.state));
     const state = this.stateValue && decodeState(this.stateValue);
     await this.each(this.keys.allRemovals, (row) => void this.removals.add(this.keys.removalOf(row.key)));
+    await this.each(this.keys.allFlagRanges, (row) => {
+      this.ranges.set(this.keys.flagRangesMailbox(row.key), decodeFlagRanges(row.value));
+    });
     await this.countEntries();
     const { messages, bytes } = await this.countMessages();
     await this.countThreads(messages);
@@ -109,6 +109,10 @@ class Recount {
     return value;
   }
 
+  private rangesOf(mailboxId: MailboxId): FlagRangeList {
+    return this.ranges.get(mailboxId) ?? noFlagRanges;
+  }
+
   private each(range: KeyRange, visit: (row: KeyValue) => void): Promise<void> {
     return this.pages(range, rowsPerPage, (rows) => rows.forEach(visit));
   }
@@ -116,7 +120,7 @@ class Recount {
   private countEntries(): Promise<void> {
     return this.each(this.keys.allEntries, (row) => {
       const { mailboxId, uid } = this.keys.entryOf(row.key);
-      const entry = decodeEntry(uid, row.value);
+      const entry = decodeFolded(uid, row.value, this.rangesOf(mailboxId));
       const tally = this.tally(mailboxId);
       tally.total++;
       tally.bytes += entry.sizeBytes;
@@ -146,13 +150,18 @@ class Recount {
     );
     const values = await this.read((reads) => reads.getMany(places.map((place) => this.keys.entry(place.mailboxId, place.uid))));
     places.forEach(({ message, mailboxId, uid }, at) => {
-      this.tally(mailboxId).places++;
+      const tally = this.tally(mailboxId);
+      tally.places++;
+      const isShared = !onlyPlaceOf(message);
+      if (isShared) tally.shared++;
       const value = values[at];
-      const entry = value && decodeEntry(uid, value);
+      const ranges = this.rangesOf(mailboxId);
+      const entry = value && decodeFolded(uid, value, ranges);
+      const mayBeOlder = !isShared && isListed(ranges, uid);
       if (!entry || !isEntryOf(entry, message))
         this.differences.push(`entry ${mailboxId}/${uid} is not that of message ${message.id}`);
       // Entries of a mailbox that is being cleared are not kept up to date any more.
-      else if (!this.removals.has(mailboxId) && !sameKeywords(entry.keywords, message.keywords)) {
+      else if (!this.removals.has(mailboxId) && !mayBeOlder && !sameKeywords(entry.keywords, message.keywords)) {
         this.differences.push(`entry ${mailboxId}/${uid} has other keywords than message ${message.id}`);
       }
     });
@@ -229,12 +238,23 @@ class Recount {
       for (const what of ['total', 'unseen', 'deleted', 'bytes'] as const) {
         this.compare(`${what} of mailbox ${id}`, counts[what], tally[what]);
       }
+      const { shared, sharedAt } = counts;
+      if (sharedAt !== undefined && state?.placesSince !== undefined && sharedAt >= state.placesSince) {
+        this.compare(`messages of mailbox ${id} that are elsewhere, too`, shared, tally.shared);
+      }
       if (counts.uidNext <= tally.maxUid) this.differences.push(`UIDNEXT of mailbox ${id} is not above its last UID`);
       const highest = counts.highestModseq >= tally.maxModseq && counts.highestModseq <= (state?.modseq ?? 0);
       if (!highest) this.differences.push(`highest modseq of mailbox ${id} does not fit its entries and the account`);
       if (!this.mailboxes.has(id)) this.differences.push(`counts of the unknown mailbox ${id}`);
     });
     this.compare('counts', rows, this.mailboxes.size);
+    this.compare('mailboxes with ranges of flags', state?.ranged ?? 0, this.ranges.size);
+    for (const [id, ranges] of this.ranges) {
+      if (!this.mailboxes.has(id)) this.differences.push(`ranges of flags of the unknown mailbox ${id}`);
+      const ascends = ranges.every(({ modseq }, at) => modseq > (ranges[at - 1]?.modseq ?? 0) && modseq <= (state?.modseq ?? 0));
+      if (!ascends || ranges.length === 0)
+        this.differences.push(`ranges of flags of mailbox ${id} do not ascend up to the account's modseq`);
+    }
   }
 }
 

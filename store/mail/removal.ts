@@ -2,18 +2,25 @@
  * Clearing what is left of removed mailboxes and accounts, step by step. A row under 'removal' stands from the first step to the last, so that
  * anybody can go on after a crash.
  */
-import { KvError } from '../kv/contract.js';
+import { KvError, type KvTransaction } from '../kv/contract.js';
+import { notePending } from '../search/pending.js';
 import type { AccountChanges } from './account-changes.js';
 import { changeAccount, type MailContext } from './context.js';
 import { type AccountId, type ChangeNotice, type MailboxId, MailError, mailLimits } from './contract.js';
 import { leaveMailbox } from './expunge.js';
+import type { AccountKeys } from './keys.js';
+import { maildropLockKey } from './maildrop-lock.js';
 import { decodeEntry, decodeMessage, decodeState, encodeLogFloor, packValue } from './records.js';
+import { sharingRemovalStep } from './sharing.js';
 
 const format = 1;
 const wholeAccount = '';
 
-/** Notes that the entries of this mailbox are to be cleared. */
-export function beginRemoval(account: AccountChanges, mailboxId: MailboxId): void {
+/** Notes that the entries of this mailbox, whose record goes in this transaction, are to be cleared. Its index snapshot goes at once. */
+export async function beginRemoval(account: AccountChanges, mailboxId: MailboxId): Promise<void> {
+  const index = account.keys.indexOf(mailboxId);
+  account.tx.clearRange(index.begin, index.end);
+  await account.dropFlagRanges(mailboxId);
   account.tx.set(account.keys.removal(mailboxId), packValue([format, account.nowMs]));
 }
 
@@ -67,16 +74,26 @@ export async function removeAccount(context: MailContext, accountId: AccountId):
     context.kv.transact(
       async (tx) => {
         const value = await tx.get(keys.state);
-        if (!value) return tx.mayHaveCommitted ? attempted : undefined;
+        if (!value) {
+          if (!tx.mayHaveCommitted || !attempted) await beginUnsharing(tx, keys, Math.floor(context.clock.nowMs()));
+          return tx.mayHaveCommitted ? attempted : undefined;
+        }
         const { modseq, uidValiditySeed } = decodeState(value);
         tx.clear(keys.state);
+        tx.clear(maildropLockKey(accountId));
         for (const { begin, end } of [keys.allMailboxes, keys.allNames, keys.allCounts, keys.allEntries, keys.allSummaries]) {
           tx.clearRange(begin, end);
         }
+        // In the transaction of the mailbox records: who writes a snapshot conflicts with it.
+        tx.clearRange(keys.allIndexes.begin, keys.allIndexes.end);
         for (const { begin, end } of [keys.allLog, keys.allThreads, keys.allReferences, keys.allRemovals]) {
           tx.clearRange(begin, end);
         }
+        for (const { begin, end } of [keys.allSubscriptions, keys.allAnnotations, keys.allRecents, keys.allFlagRanges])
+          tx.clearRange(begin, end);
         tx.set(keys.logFloor, encodeLogFloor({ modseq: modseq + 1, uidValiditySeed }));
+        // Its full-text index goes, too.
+        notePending(tx, keys.indexing, modseq + 1);
         tx.set(keys.removal(wholeAccount), packValue([format, Math.floor(context.clock.nowMs())]));
         attempted = { accountId, modseq: modseq + 1 };
         return attempted;
@@ -88,10 +105,19 @@ export async function removeAccount(context: MailContext, accountId: AccountId):
   await finishAccountRemoval(context, accountId);
 }
 
+/** An account that never had mail (a group, mostly) may still be named in the lists of others, which the next steps take it out of. */
+async function beginUnsharing(tx: KvTransaction, keys: AccountKeys, nowMs: number): Promise<void> {
+  const { begin, end } = keys.allGranted;
+  const notes = await tx.getRange(begin, end, { limit: 1 });
+  if (notes.length > 0) tx.set(keys.removal(wholeAccount), packValue([format, nowMs]));
+}
+
 /** Unlinks the messages that are left of a removed account. Does nothing without a removal that has begun. */
 export async function finishAccountRemoval(context: MailContext, accountId: AccountId): Promise<void> {
   const keys = context.keysOf(accountId);
   const marker = keys.removal(wholeAccount);
+  if (!(await context.kv.read((reads) => reads.get(marker)))) return;
+  while (await sharingRemovalStep(context, accountId));
   for (let more = true; more; ) {
     more = await context.kv.transact(
       async (tx) => {

@@ -10,7 +10,8 @@ export interface MailboxWithCounts {
   counts: MailboxCounts;
 }
 
-function publicCounts(counts: StoredCounts): MailboxCounts {
+/** Without what only the store needs. */
+export function publicCounts(counts: StoredCounts): MailboxCounts {
   const { uidNext, total, unseen, deleted, bytes, highestModseq } = counts;
   return { uidNext, total, unseen, deleted, bytes, highestModseq };
 }

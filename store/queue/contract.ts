@@ -2,6 +2,8 @@
  * The distributed queue. A message record, and per destination (domain, in parts of at most `maxRecipientsPerPart`) one destination record with its
  * recipients. A destination is either due (one due entry in one of 64 shards) or claimed (one claim entry under its owner), never both, so a scan
  * meets no work in progress and a dead node's work is found at once. Every save asserts the claim's epoch and the owner's fence in its own transaction.
+ * What is due but can't be worked yet (its domain is down or paused, or has its share of this node already) waits in a *line*: one entry under the
+ * line's name, and its due entry moved to the moment at which something must happen in any case.
  */
 import type { BlobId, PreparedBlob } from '../blobs/contract.js';
 import type { KvTransaction } from '../kv/contract.js';
@@ -58,7 +60,14 @@ export interface QueueMessage {
   envid?: string;
   isUtf8: boolean;
   body: '7BIT' | '8BITMIME' | 'BINARYMIME';
+  /** -9 to 9 (RFC 6710), 0 is normal: higher ones are claimed first. */
   priority: number;
+  /** RFC 8689: relayed only over verified TLS to hosts that promise the same, else returned. */
+  requiresTls?: boolean;
+  /** RFC 2852. */
+  deliverBy?: { untilMs: number; mode: 'return' | 'notify'; isTraced: boolean };
+  /** The virtual queue that its remote destinations wait in; absent: `default`. Chosen when it is accepted. */
+  queueName?: string;
   /** For the log and `explain`: where it came from. */
   source: {
     protocol: 'smtp' | 'submission' | 'lmtp' | 'imap' | 'jmap' | 'local';
@@ -68,9 +77,19 @@ export interface QueueMessage {
   };
   /** How many destination records it was born with; the last one that is done removes the message. */
   partCount: number;
+  /** Names of the usage counters (`Queue.usage`) that it was added to and is taken off when it is done. */
+  countedUnder?: string[];
 }
 
 export type DestinationState = 'due' | 'claimed' | 'held';
+
+/** Where an operator has sent a destination instead of where its domain's mail goes. */
+export interface RouteOverride {
+  /** A host name or address, or the domain whose mail exchangers take it when `isDomain`. */
+  host: string;
+  port?: number;
+  isDomain?: boolean;
+}
 
 export interface Claim extends NodeIdentity {
   epoch: number;
@@ -91,11 +110,32 @@ export interface Destination {
   claim?: Claim;
   /** Raised by every claim and takeover, never lowered: a claim with an older one saves nothing. */
   epoch: number;
+  /** Due ones only: the line that it waits in. `dueAtSeconds` is then when something must happen in any case (a delay notice, its end). */
+  line?: string;
+  /** Of its message, for whoever has only this record at hand. */
+  traits?: EntryTraits;
+  /** Not for nodes that don't know of it: such a record is written in format 2. */
+  route?: RouteOverride;
+  /** An operator has cancelled it and wants its sender told: it is failed with this reply instead of being tried. Format 2. */
+  cancelReply?: NonNullable<QueueRecipient['lastReply']>;
+}
+
+/** What decides who is served first, known without reading the message. */
+export interface EntryTraits {
+  isLocal: boolean;
+  /** Priority above 0: found before all others that are due. */
+  isExpress: boolean;
+  /** 32 bits that stand for the sender. */
+  senderHash: number;
+  /** '' for `default` */
+  queueName: string;
 }
 
 export interface NewQueueMessage extends Omit<QueueMessage, 'blobId' | 'sizeBytes' | 'partCount'> {
   blob: PreparedBlob;
   destinations: { domain: string; isLocal: boolean; recipients: Omit<QueueRecipient, 'status'>[] }[];
+  /** Not to be delivered before (FUTURERELEASE); nothing is born claimed then. Wall clock, seconds. */
+  notBeforeSeconds?: number;
 }
 
 /** What a claimed destination is worked on with. */
@@ -103,6 +143,24 @@ export interface ClaimedDestination {
   message: QueueMessage;
   destination: Destination;
   claim: Claim;
+  /** An operator wants an attempt even though its domain is known to be down; or it is the probe that finds out. */
+  isForced?: boolean;
+  /** It is not to be attempted: only settled with this. */
+  untried?: NotAttempted;
+}
+
+/**
+ * A claimed destination is not to be attempted, and yet something must come of it: its time is over or a notice is due while its domain is down or
+ * paused (`deferred`: settled as an attempt that was not made), or it was cancelled with a report (`failed`). Handed to the runner's `putOff`.
+ */
+export class NotAttempted extends Error {
+  override readonly name = 'NotAttempted';
+  constructor(
+    readonly verdict: 'deferred' | 'failed',
+    readonly reply: NonNullable<QueueRecipient['lastReply']>,
+  ) {
+    super(reply.text);
+  }
 }
 
 /** The claim is no longer ours (fenced, taken over, cancelled, already done): drop the work, save nothing, do not back off. */
@@ -116,6 +174,65 @@ export interface DueEntry {
   queueId: QueueId;
   domain: string;
   part: number;
+  /** Undefined where a node of an earlier release wrote it. */
+  traits?: EntryTraits;
+  isForced?: boolean;
+}
+
+/** A place in a line. */
+export interface LineEntry {
+  line: string;
+  shard: number;
+  queueId: QueueId;
+  domain: string;
+  part: number;
+  traits?: EntryTraits;
+  /** It goes elsewhere than its domain's mail (`Destination.route`): whether that domain is down does not concern it. */
+  isForced?: boolean;
+}
+
+/**
+ * Decides what may not be worked at once, set by the runner. Lines are named by what stands in the way: a domain, `queue:NAME`, `*`, or `from:` and the
+ * sender's hash.
+ */
+export interface Admission {
+  /** The line that a new destination begins in instead of being claimed or due; undefined: none. */
+  lineFor(domain: string, traits: EntryTraits): string | undefined;
+  /** When something must happen to a waiting destination in any case: a delay notice, the message's end. Wall clock, seconds. */
+  deadlineSecondsOf(message: QueueMessage, destination: Destination): number;
+}
+
+/** Which messages an operator means; all conditions hold together, for one destination where they concern destinations. */
+export interface QueueFilter {
+  /** An address, or `@domain`. */
+  sender?: string;
+  /** An address. */
+  recipient?: string;
+  domain?: string;
+  /** `waiting`: due, in a line. */
+  state?: DestinationState | 'waiting';
+  queueName?: string;
+  receivedBeforeMs?: number;
+  /** Part of a recipient's last reply (code, enhanced code, text, host), in any case. */
+  replyText?: string;
+}
+
+export type OperatorAction =
+  /**
+   * Due now. Of one message: attempted even though its domain is down. Of all that a filter means: what waits in a line stays there, next in turn as soon as
+   * nothing is in the way (`Destinations.forget`).
+   */
+  | { kind: 'retry' }
+  | { kind: 'hold' }
+  | { kind: 'unhold' }
+  /** With a reply, senders get a report that says so; else the message is removed without a word. Running claims lose. */
+  | { kind: 'cancel'; reply?: NonNullable<QueueRecipient['lastReply']> }
+  /** Due now, past what is known of its domain. Undefined: back to where it belongs. Running ones keep to their way, and go the new one when tried again. */
+  | { kind: 'reroute'; route: RouteOverride | undefined };
+
+export interface QueuedMessage {
+  message: QueueMessage;
+  destinations: Destination[];
 }
 
 /** What became of one attempt; recipients absent from `results` keep their status. */
@@ -154,7 +271,8 @@ export interface Queue {
 
   /**
    * Writes message, destinations and blob link in `tx`. With `claimFor`, up to `queueLimits`-bounded destinations are born claimed by this node and
-   * handed back, so that the accepting node delivers without a claim transaction; others become due now. Asserts the fence in that case (throws ClaimLost).
+   * handed back, so that the accepting node delivers without a claim transaction; others become due now (or at `notBeforeSeconds`), or begin in the line
+   * that `admitBy` names. Asserts the fence in that case (throws ClaimLost).
    * Throws KvError `too-large` when the envelope can't be written in one transaction.
    */
   enqueue(
@@ -162,10 +280,30 @@ export interface Queue {
     message: NewQueueMessage,
     options: { nowSeconds: number; claimFor?: NodeIdentity },
   ): Promise<ClaimedDestination[]>;
-  /** Due entries of these shards, earliest first within each shard, at most `limit`; with the time of the next one that is not yet due. */
+  /** From now on new destinations are asked about, so that what can't be delivered at once is not born claimed. Undefined: as without. */
+  admitBy(admission: Admission | undefined): void;
+  /**
+   * Due entries of these shards, at most `limit`, express ones first (of which three quarters of `limit` at most), then earliest first within each shard; with the
+   * time of the next one that is not yet due.
+   */
   due(shards: readonly number[], nowSeconds: number, limit: number): Promise<{ entries: DueEntry[]; nextDueAtSeconds?: number }>;
   /** Claims; answers those that were won. A stale entry is removed (TRAPS 13), a lost race passed over. Throws ClaimLost when the node is fenced. */
-  claim(node: NodeIdentity, entries: readonly DueEntry[]): Promise<ClaimedDestination[]>;
+  claim(node: NodeIdentity, entries: readonly (DueEntry | LineEntry)[]): Promise<ClaimedDestination[]>;
+  /**
+   * Moves due destinations out of the way of those that can be worked: into a line, until somebody takes them out of it or their deadline comes (`Admission`).
+   * Answers how many were moved, and the entries that are overdue: their deadline has come, so they must be claimed and settled.
+   */
+  park(
+    entries: readonly (DueEntry | LineEntry)[],
+    lineOf: (entry: DueEntry | LineEntry) => string,
+  ): Promise<{
+    parked: number;
+    overdue: (DueEntry | LineEntry)[];
+  }>;
+  /** Names of lines that have entries, in order, after `after`; at most `limit`. */
+  lines(after: string | undefined, limit: number): Promise<string[]>;
+  /** The first entries of a line in these shards, at most `limit`. */
+  lineEntries(line: string, shards: readonly number[], limit: number): Promise<LineEntry[]>;
   /** In the caller's transaction: asserts claim and fence (throws ClaimLost), applies results, releases or removes. */
   save(tx: KvTransaction, claimed: ClaimedDestination, input: SaveInput): Promise<SaveOutcome>;
   /** As `save`, also answers the destination as it is now in the store: for bodies that must decide by what is still pending (local delivery). */
@@ -185,18 +323,46 @@ export interface Queue {
   release(claimed: readonly ClaimedDestination[], dueAtSeconds: number): Promise<void>;
 
   // --- operators ---
-  list(options?: { afterQueueId?: QueueId; limit?: number }): Promise<{ message: QueueMessage; destinations: Destination[] }[]>;
-  show(id: QueueId): Promise<{ message: QueueMessage; destinations: Destination[] } | undefined>;
+  /** In the order of their arrival. What this node can't read is left out. */
+  list(options?: { afterQueueId?: QueueId; limit?: number }): Promise<QueuedMessage[]>;
+  /** As `list`, of those that `filter` means; reads `maxRead` messages at most (default 1,000). `readOnAfter`: there may be more after this one. */
+  search(options: { filter: QueueFilter; afterQueueId?: QueueId; limit?: number; maxRead?: number }): Promise<{
+    found: QueuedMessage[];
+    readOnAfter?: QueueId;
+  }>;
+  /**
+   * Does something to all that `filter` means, in transactions of bounded size, reading `maxRead` messages at most (default 1,000): to be called again with
+   * `readOnAfter` until there is none. Harmless to do twice.
+   */
+  changeAll(options: {
+    filter: QueueFilter;
+    action: OperatorAction;
+    nowSeconds: number;
+    by?: string;
+    note?: string;
+    afterQueueId?: QueueId;
+    maxRead?: number;
+  }): Promise<{ changed: number; readOnAfter?: QueueId }>;
+  /** To one message; `domain`: only that destination. Answers how many destinations were changed. `by` and `note` go into its history. */
+  change(
+    id: QueueId,
+    action: OperatorAction,
+    options: { nowSeconds: number; by?: string; note?: string; domain?: string },
+  ): Promise<number>;
+  show(id: QueueId): Promise<QueuedMessage | undefined>;
+  /** As `change` with `retry`, `hold`, `unhold`. */
   retryNow(id: QueueId, nowSeconds: number): Promise<number>;
   hold(id: QueueId): Promise<number>;
   unhold(id: QueueId, nowSeconds: number): Promise<number>;
   /** Removes the message without a bounce; running claims lose. */
   cancel(id: QueueId): Promise<boolean>;
-  /** Cheap counts for metrics, bounded in time: due now, due later, claimed by each known node. */
+  /** What is queued under this name of `countedUnder`, up to a second old. Approximate while nodes of an earlier release are at work: they don't take off. */
+  usage(name: string): Promise<{ messages: number; bytes: number }>;
+  /** Cheap counts for metrics, bounded in time: due now, due later (`waiting` in a line among them), claimed by each known node. */
   counts(
     nowSeconds: number,
     limitPerShard?: number,
-  ): Promise<{ dueNow: number; scheduled: number; claimed: number; isComplete: boolean }>;
+  ): Promise<{ dueNow: number; scheduled: number; waiting: number; claimed: number; isComplete: boolean }>;
   /** Woken in this process whenever an enqueue or release made something due; the runner's hint. */
   onDue(listener: () => void): () => void;
   /** To be called after the commit of a transaction that enqueued without claim. */

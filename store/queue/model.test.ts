@@ -58,10 +58,11 @@ class Model {
       relayOffsetBytes: 0,
       from: 's@x.test',
       receivedAtMs: 0,
-      expiresAtMs: 1,
+      expiresAtMs: (nowSeconds + 1_000_000) * 1000,
       isUtf8: false,
       body: '7BIT' as const,
-      priority: 0,
+      priority: this.count % 2,
+      countedUnder: ['total'],
       source: { protocol: 'smtp' as const },
       destinations,
     };
@@ -74,6 +75,17 @@ class Model {
   async claim(worker: Worker): Promise<void> {
     const { entries } = await worker.queue.due(allShards, nowSeconds, 20);
     worker.held.push(...(await worker.queue.claim(worker.node, entries)));
+  }
+
+  async park(worker: Worker): Promise<void> {
+    const { entries } = await worker.queue.due(allShards, nowSeconds, 20);
+    await worker.queue.park(entries, ({ domain }) => domain);
+  }
+
+  async claimFromLines(worker: Worker): Promise<void> {
+    for (const line of await worker.queue.lines(undefined, 10)) {
+      worker.held.push(...(await worker.queue.claim(worker.node, await worker.queue.lineEntries(line, allShards, 20))));
+    }
   }
 
   /** Saves one recipient or all; the "effect" is a key written in the same transaction, as a mailbox insert would be. */
@@ -102,7 +114,7 @@ class Model {
 
 type Step =
   | { kind: 'enqueue'; worker: number; domains: number; isClaimed: boolean }
-  | { kind: 'claim' | 'release' | 'die' | 'hold'; worker: number }
+  | { kind: 'claim' | 'release' | 'die' | 'hold' | 'park' | 'claim-from-lines'; worker: number }
   | { kind: 'save'; worker: number; pick: number; howMany: number; keepClaim: boolean };
 
 const worker = fc.nat(1);
@@ -117,6 +129,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom('claim' as const, 'release' as const, 'hold' as const), worker }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('park' as const, 'claim-from-lines' as const), worker }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('die' as const), worker }) },
   {
     weight: 6,
@@ -143,6 +156,8 @@ async function play(groups: Step[][], open: () => KvStore, quiet: () => void): P
           else if (one.kind === 'claim') await model.claim(mine);
           else if (one.kind === 'save') await model.save(mine, one.pick, one.howMany, one.keepClaim);
           else if (one.kind === 'release') await mine.queue.release(mine.held.splice(0, 2), nowSeconds);
+          else if (one.kind === 'park') await model.park(mine);
+          else if (one.kind === 'claim-from-lines') await model.claimFromLines(mine);
           else if (one.kind === 'hold')
             for (const { message } of await mine.queue.list({ limit: 2 })) await mine.queue.hold(message.id);
         })
@@ -173,6 +188,7 @@ async function finish(model: Model, workers: Worker[]): Promise<void> {
   for (const { message } of await last.queue.list({ limit: 1000 })) await last.queue.unhold(message.id, nowSeconds);
   for (let i = 0; i < 500; i++) {
     await model.claim(last);
+    await model.claimFromLines(last);
     if (last.held.length === 0) break;
     await model.save(last, 0, 2, false);
   }
@@ -215,7 +231,7 @@ describe('queue model', () => {
       ),
       { numRuns: 120 },
     );
-  }, 120_000);
+  });
 
   it('holds on the embedded store too', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'queue-model-'));
@@ -239,5 +255,5 @@ describe('queue model', () => {
       await kv.close();
       await rm(directory, { recursive: true, force: true });
     }
-  }, 60_000);
+  });
 });

@@ -6,7 +6,9 @@ import type { Logger } from '../../ops/telemetry/index.js';
 import { type KeyRange, keyItems } from '../keyspace.js';
 import { type KvStore, type KvTransaction, keyAfter } from '../kv/contract.js';
 import type { Claim, Destination, Queue } from './contract.js';
+import { asDue, writeDue } from './entries.js';
 import * as records from './records.js';
+import type { Tell } from './tell.js';
 
 /** Destination records are up to 90 kB and are read and written: this many of the largest stay under 10 MB. */
 const maxReleasedPerTransaction = 50;
@@ -31,7 +33,7 @@ function readDestination(ref: records.DestinationRef, value: Buffer): Destinatio
   }
 }
 
-export function createQueueNodes(kv: KvStore, announceDue: () => void, logger: Logger): QueueNodes {
+export function createQueueNodes(kv: KvStore, announceDue: () => void, logger: Logger, tell: Tell = () => {}): QueueNodes {
   return {
     claimHolders() {
       return kv.read(
@@ -69,7 +71,7 @@ export function createQueueNodes(kv: KvStore, announceDue: () => void, logger: L
     async releaseClaimsOf(nodeId, nowSeconds, limit = maxReleasedPerTransaction) {
       let { begin, end } = records.claimRange(nodeId);
       for (;;) {
-        const page = await kv.transact((tx) => releasePage(tx, nodeId, { begin, end }, nowSeconds, limit), {
+        const page = await kv.transact((tx) => releasePage(tx, nodeId, { begin, end }, nowSeconds, limit, tell), {
           label: 'take-over',
         });
         if (page.unreadable.length > 0)
@@ -97,6 +99,7 @@ async function releasePage(
   range: KeyRange,
   nowSeconds: number,
   limit: number,
+  tell: Tell,
 ): Promise<ReleasedPage> {
   if (await tx.get(records.fenceKey(nodeId))) throw new Error(`the fence of ${nodeId} still stands`);
   const claims = await tx.getRange(range.begin, range.end, { limit: Math.min(limit, maxReleasedPerTransaction) });
@@ -116,10 +119,8 @@ async function releasePage(
     leaveReceipt(tx, ref.queueId, destination.claim);
     // It was due before: a clock that is far ahead must not make it wait.
     const dueAtSeconds = Math.min(nowSeconds, destination.dueAtSeconds);
-    const freed = { ...destination, state: 'due' as const, dueAtSeconds, epoch: destination.epoch + 1 };
-    delete freed.claim;
-    tx.set(records.destinationKey(ref), records.encodeDestination(freed));
-    tx.set(records.dueKey(ref, dueAtSeconds), Buffer.alloc(0));
+    writeDue(tx, asDue({ ...destination, epoch: destination.epoch + 1 }, dueAtSeconds));
+    tell(tx, ref.queueId, { kind: 'freed', domain: ref.domain, fromNode: nodeId, reason: 'dead' });
   }
   return page;
 }

@@ -1,48 +1,115 @@
-/** What operators ask of the queue: list, show, retry, hold, cancel, counts. */
+/** What operators do with the queue: list and search it, retry, hold, cancel, reroute, one message or all that a filter means. */
+import type { Clock, Logger } from '../../ops/telemetry/index.js';
 import type { BlobStore } from '../blobs/contract.js';
 import { keyItems } from '../keyspace.js';
 import { type KvReads, type KvStore, type KvTransaction, keyAfter } from '../kv/contract.js';
-import type { Destination, Queue, QueueId } from './contract.js';
+import { applyAction, type Change } from './actions.js';
+import type { Destination, Queue, QueuedMessage, QueueFilter, QueueId, QueueMessage } from './contract.js';
+import { domainOf, meansDestination, meansMessage } from './filter.js';
 import * as records from './records.js';
 import { allShards } from './shards.js';
+import type { Tell } from './tell.js';
 
-const empty = Buffer.alloc(0);
+type QueueOperators = Pick<
+  Queue,
+  'list' | 'search' | 'show' | 'change' | 'changeAll' | 'retryNow' | 'hold' | 'unhold' | 'cancel' | 'counts'
+>;
 
-type QueueOperators = Pick<Queue, 'list' | 'show' | 'retryNow' | 'hold' | 'unhold' | 'cancel' | 'counts'>;
+const messagesPerPage = 100;
+const defaultMaxRead = 1000;
+/** Changed in one transaction; a single message may have more. */
+const destinationsPerTransaction = 100;
 
-export function createQueueOperators(kv: KvStore, blobs: BlobStore, announceDue: () => void): QueueOperators {
-  /** Moves every destination in state `from` on; answers how many. */
-  async function change(id: QueueId, label: string, from: Destination['state'], to: 'due' | 'held', nowSeconds: number) {
+interface OperatorDependencies {
+  kv: KvStore;
+  blobs: BlobStore;
+  clock: Pick<Clock, 'nowMs'>;
+  announceDue: () => void;
+  logger: Logger;
+  tell: Tell;
+}
+
+export function createQueueOperators({ kv, blobs, clock, announceDue, logger, tell }: OperatorDependencies): QueueOperators {
+  const change = async (changes: readonly Change[], filter: QueueFilter): Promise<number> => {
+    const atMs = clock.nowMs();
     const count = await kv.transact(
       async (tx) => {
-        const chosen = (await destinationsOf(tx, id)).filter(({ state }) => state === from);
-        for (const destination of chosen) {
-          if (from === 'due') tx.clear(records.dueKey(destination, destination.dueAtSeconds));
-          const dueAtSeconds = to === 'due' ? nowSeconds : destination.dueAtSeconds;
-          tx.set(records.destinationKey(destination), records.encodeDestination({ ...destination, state: to, dueAtSeconds }));
-          if (to === 'due') tx.set(records.dueKey(destination, nowSeconds), empty);
-        }
-        return chosen.length;
+        let changed = 0;
+        for (const one of changes) changed += await changeOne(tx, one, filter, atMs);
+        return changed;
       },
-      { label },
+      { label: 'operate' },
     );
-    if (to === 'due' && count > 0) announceDue();
+    if (count > 0) announceDue();
     return count;
+  };
+
+  async function changeOne(tx: KvTransaction, one: Change, filter: QueueFilter, atMs: number): Promise<number> {
+    const value = await tx.get(records.messageKey(one.id));
+    if (!value) return 0;
+    const message = records.decodeMessage(one.id, value);
+    if (!meansMessage(filter, message)) return 0;
+    const destinations = await destinationsOf(tx, one.id);
+    const meant = destinations.filter((destination) => meansDestination(filter, destination));
+    const changed = applyAction(tx, blobs, { message, destinations, meant }, one);
+    if (changed > 0) tell(tx, one.id, { kind: 'operator', action: one.action.kind, by: one.by ?? '', note: one.note }, atMs);
+    return changed;
   }
+
+  /** Up to `maxRead` messages after this one, page by page, those that can be read. */
+  async function* pages(after: QueueId | undefined, maxRead: number, perPage = messagesPerPage) {
+    const { begin, end } = records.messageRange();
+    let from = after === undefined ? begin : keyAfter(records.messageKey(after));
+    for (let read = 0; read < maxRead; ) {
+      const limit = Math.min(perPage, maxRead - read);
+      const page = await kv.read((reads) => reads.getRange(from, end, { limit }), { label: 'queue-list' });
+      const messages = page.flatMap(({ key, value }) => {
+        const id = keyItems(key)[2] as string;
+        try {
+          return [records.decodeMessage(id, value)];
+        } catch (error) {
+          logger.warn({ queueId: id, err: error }, 'left out of a list: this node can not read it');
+          return [];
+        }
+      });
+      const last = page.at(-1);
+      yield { messages, last: last && (keyItems(last.key)[2] as string), isEnd: page.length < limit };
+      if (!last || page.length < limit) return;
+      read += page.length;
+      from = keyAfter(last.key);
+    }
+  }
+
+  const withDestinations = (messages: readonly QueueMessage[]): Promise<QueuedMessage[]> =>
+    kv.read(
+      (reads) =>
+        Promise.all(messages.map(async (message) => ({ message, destinations: await destinationsOf(reads, message.id) }))),
+      { label: 'queue-list' },
+    );
+
+  const byId = (id: QueueId, kind: 'retry' | 'hold' | 'unhold', nowSeconds: number) =>
+    change([{ id, action: { kind }, nowSeconds, isForced: true }], {});
 
   return {
     async list({ afterQueueId, limit = 100 } = {}) {
-      const { begin, end } = records.messageRange();
-      const from = afterQueueId === undefined ? begin : keyAfter(records.messageKey(afterQueueId));
-      return kv.read(async (reads) => {
-        const found = await reads.getRange(from, end, { limit });
-        return Promise.all(
-          found.map(async ({ key, value }) => {
-            const id = keyItems(key)[2] as string;
-            return { message: records.decodeMessage(id, value), destinations: await destinationsOf(reads, id) };
-          }),
-        );
-      });
+      const found: QueuedMessage[] = [];
+      for await (const { messages } of pages(afterQueueId, limit)) found.push(...(await withDestinations(messages)));
+      return found;
+    },
+
+    async search({ filter, afterQueueId, limit = 100, maxRead = defaultMaxRead }) {
+      const found: QueuedMessage[] = [];
+      let readOnAfter: QueueId | undefined;
+      for await (const page of pages(afterQueueId, maxRead)) {
+        const likely = page.messages.filter((message) => meansMessage(filter, message));
+        for (const one of await withDestinations(likely)) {
+          if (!one.destinations.some((destination) => meansDestination(filter, destination))) continue;
+          found.push(one);
+          if (found.length >= limit) return { found, readOnAfter: one.message.id };
+        }
+        readOnAfter = page.isEnd ? undefined : page.last;
+      }
+      return { found, readOnAfter };
     },
 
     async show(id) {
@@ -52,57 +119,72 @@ export function createQueueOperators(kv: KvStore, blobs: BlobStore, announceDue:
       });
     },
 
-    retryNow: (id, nowSeconds) => change(id, 'retry-now', 'due', 'due', nowSeconds),
-    hold: (id) => change(id, 'hold', 'due', 'held', 0),
-    unhold: (id, nowSeconds) => change(id, 'unhold', 'held', 'due', nowSeconds),
+    change: (id, action, { domain, ...facts }) =>
+      change([{ id, action, ...facts, isForced: true }], { domain: domainOf(domain) }),
 
-    async cancel(id) {
-      return kv.transact(
-        async (tx) => {
-          const value = await tx.get(records.messageKey(id));
-          if (!value) return false;
-          for (const destination of await destinationsOf(tx, id)) {
-            tx.clear(records.destinationKey(destination));
-            if (destination.state === 'due') tx.clear(records.dueKey(destination, destination.dueAtSeconds));
-            if (destination.claim) tx.clear(records.claimKey(destination.claim.nodeId, destination));
-          }
-          tx.clear(records.messageKey(id));
-          // Nor must an enqueue whose commit is unknown bring it back.
-          tx.set(records.receiptKey(id), empty);
-          blobs.unlink(tx, records.decodeMessage(id, value).blobId, { kind: 'queue', queueId: id });
-          return true;
-        },
-        { label: 'cancel' },
-      );
+    async changeAll({ filter, action, afterQueueId, maxRead = defaultMaxRead, nowSeconds, by, note }) {
+      let changed = 0;
+      let readOnAfter: QueueId | undefined;
+      for await (const page of pages(afterQueueId, maxRead)) {
+        let batch: Change[] = [];
+        let size = 0;
+        const flush = async () => {
+          if (batch.length > 0) changed += await change(batch, filter);
+          batch = [];
+          size = 0;
+        };
+        for (const message of page.messages) {
+          if (!meansMessage(filter, message)) continue;
+          if (size + message.partCount > destinationsPerTransaction) await flush();
+          batch.push({ id: message.id, action, nowSeconds, by, note });
+          size += message.partCount;
+        }
+        await flush();
+        readOnAfter = page.isEnd ? undefined : page.last;
+      }
+      return { changed, readOnAfter };
     },
 
-    async counts(nowSeconds, limitPerShard = 1000) {
-      return kv.read(
-        async (reads) => {
-          const claims = records.allClaimsRange();
-          const claimLimit = limitPerShard * 8;
-          const [claimed, ...shards] = await Promise.all([
-            reads.getRange(claims.begin, claims.end, { limit: claimLimit }),
-            ...allShards.map((shard) => {
-              const { begin, end } = records.shardRange(shard);
-              return reads.getRange(begin, end, { limit: limitPerShard });
-            }),
-          ]);
-          let dueNow = 0;
-          let scheduled = 0;
-          for (const shard of shards) {
-            for (const { key } of shard) {
-              if (records.dueEntry(key).dueAtSeconds <= nowSeconds) dueNow++;
-              else scheduled++;
-            }
-          }
-          const isComplete = claimed.length < claimLimit && shards.every(({ length }) => length < limitPerShard);
-          return { dueNow, scheduled, claimed: claimed.length, isComplete };
-        },
-        { label: 'queue-counts' },
-      );
-    },
+    retryNow: (id, nowSeconds) => byId(id, 'retry', nowSeconds),
+    hold: (id) => byId(id, 'hold', 0),
+    unhold: (id, nowSeconds) => byId(id, 'unhold', nowSeconds),
+    cancel: async (id) => (await change([{ id, action: { kind: 'cancel' }, nowSeconds: 0 }], {})) > 0,
+    counts: (nowSeconds, limitPerShard = 1000) => counts(kv, nowSeconds, limitPerShard),
   };
+}
+
+const shardsCountedAtOnce = 8;
+
+/** Index entries only, so many of each shard. */
+function counts(kv: KvStore, nowSeconds: number, limitPerShard: number): ReturnType<Queue['counts']> {
+  return kv.read(
+    async (reads) => {
+      const claims = records.allClaimsRange();
+      const lines = records.allLinesRange();
+      const claimLimit = limitPerShard * 8;
+      const [claimed, waiting] = await Promise.all([
+        reads.getRange(claims.begin, claims.end, { limit: claimLimit }),
+        reads.getRange(lines.begin, lines.end, { limit: claimLimit }),
+      ]);
+      let dueNow = 0;
+      let scheduled = 0;
+      let isComplete = claimed.length < claimLimit && waiting.length < claimLimit;
+      const countShard = async (shard: number) => {
+        const { begin, end } = records.shardRange(shard);
+        const entries = await reads.getRange(begin, end, { limit: limitPerShard });
+        for (const { key } of entries) {
+          if ((keyItems(key)[3] as number) <= nowSeconds) dueNow++;
+          else scheduled++;
+        }
+        if (entries.length === limitPerShard) isComplete = false;
+      };
+      // A few at a time: with a long queue the entries of all shards are tens of megabytes.
+      for (let from = 0; from < allShards.length; from += shardsCountedAtOnce)
+        await Promise.all(allShards.slice(from, from + shardsCountedAtOnce).map(countShard));
+      return { dueNow, scheduled, waiting: waiting.length, claimed: claimed.length, isComplete };
+    },
+    { label: 'queue-counts' },
+  );
 }
 
 async function destinationsOf(reads: KvReads | KvTransaction, id: QueueId): Promise<Destination[]> {

@@ -146,6 +146,7 @@ describe('enqueue', () => {
         epoch: 1,
         claim: { ...nodeA, epoch: 1 },
         recipients: [{ address: 'ü@a.example', orcpt: 'utf-8;ü@a.example', notify: ['SUCCESS'], status: 'pending' }],
+        traits: { isLocal: true, isExpress: true, senderHash: expect.any(Number), queueName: '' },
       },
     ]);
   });

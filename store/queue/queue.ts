@@ -1,17 +1,18 @@
 /**
- * The queue's way of a message: enqueue, due, claim, save, release. What must be true after every commit: a destination is due (one due entry),
- * claimed (one claim entry) or held (neither); a message record exists exactly as long as one of its destinations does.
+ * The queue's way of a message: enqueue, save, release. What must be true after every commit: a destination is due (one due entry, and one of its line while it
+ * waits in one), claimed (one claim entry) or held (neither); a message record exists exactly as long as one of its destinations does.
  */
 import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
-import { counter } from '../../ops/telemetry/index.js';
 import type { BlobStore } from '../blobs/contract.js';
-import { type KeyValue, type KvStore, type KvTransaction, keyAfter } from '../kv/contract.js';
+import type { KvStore, KvTransaction } from '../kv/contract.js';
+import { claimsOf, createClaiming, current, currentAll, maxPerTransaction } from './claims.js';
 import {
+  type Admission,
   type Claim,
   type ClaimedDestination,
   ClaimLost,
   type Destination,
-  type DueEntry,
+  type NewQueueMessage,
   type NodeIdentity,
   type Queue,
   type QueueMessage,
@@ -19,21 +20,19 @@ import {
   type SaveInput,
   type SaveOutcome,
 } from './contract.js';
+import { asDue, clearEntries, traitsOf, writeClaimed, writeDue } from './entries.js';
+import type { History } from './history-contract.js';
 import { createQueueIds, firstIdAt } from './ids.js';
+import { createParking, endSecondsOf } from './lines.js';
 import { createQueueNodes, leaveReceipt } from './nodes.js';
 import { createQueueOperators } from './operators.js';
 import { keptReply, splitIntoParts } from './parts.js';
 import * as records from './records.js';
-
-const claimsTotal = counter<'result'>(
-  'starling_queue_claims_total',
-  'Claims: won, lost to another node, stale due entry removed, record that this node can not read',
-  ['result'],
-);
+import { createQueueScan } from './scan.js';
+import type { Tell } from './tell.js';
+import { countUsage, createUsageReader, forgetZeroUsage } from './usage.js';
 
 const empty = Buffer.alloc(0);
-/** 50 records of 90 kB are read and written in one transaction. */
-const maxPerTransaction = 50;
 /** Longer than any transaction is tried again. */
 const receiptLifetimeSeconds = 3600;
 
@@ -43,78 +42,66 @@ export interface QueueDependencies {
   clock: Clock;
   random: Random;
   logger: Logger;
+  /** Where claims that came free and what operators did is told; `nodeId`: who tells it. */
+  history?: { book: Pick<History, 'append'>; nodeId: string };
 }
 
-export function createQueue({ kv, blobs, clock, random, logger }: QueueDependencies): Queue {
+export function createQueue({ kv, blobs, clock, random, logger, history }: QueueDependencies): Queue {
   const listeners = new Set<() => void>();
   const announceDue = () => {
     for (const listener of listeners) listener();
   };
+  const tell: Tell = (tx, queueId, event, atMs = clock.nowMs()) =>
+    history?.book.append(tx, queueId, { atMs, nodeId: history.nodeId, event });
 
-  let claiming: Promise<unknown> = Promise.resolve();
-
-  async function claimAll(node: NodeIdentity, entries: readonly DueEntry[]): Promise<ClaimedDestination[]> {
-    const won: ClaimedDestination[] = [];
-    for (let at = 0; at < entries.length; at += maxPerTransaction) {
-      const chunk = entries.slice(at, at + maxPerTransaction);
-      const tried = new Map<DueEntry, number>();
-      const outcome = await kv.transact((tx) => claimChunk(tx, node, chunk, tried), { label: 'claim' });
-      claimsTotal.inc({ result: 'won' }, outcome.claimed.length);
-      claimsTotal.inc({ result: 'lost' }, outcome.lost);
-      claimsTotal.inc({ result: 'stale' }, outcome.stale);
-      claimsTotal.inc({ result: 'unreadable' }, outcome.unreadable.length);
-      if (outcome.unreadable.length > 0)
-        logger.error({ queueIds: outcome.unreadable }, 'queue records that this node can not read');
-      if (outcome.orphans.length > 0) logger.error({ orphans: outcome.orphans }, 'queue destinations without a message removed');
-      for (const one of outcome.claimed) won.push(one);
-    }
-    return won;
-  }
+  let admission: Admission | undefined;
+  const deadlineSecondsOf: Admission['deadlineSecondsOf'] = (message, destination) =>
+    Math.min(admission?.deadlineSecondsOf(message, destination) ?? Number.POSITIVE_INFINITY, endSecondsOf(message));
 
   return {
     newId: createQueueIds(clock, random),
-    ...createQueueNodes(kv, announceDue, logger),
-    ...createQueueOperators(kv, blobs, announceDue),
+    ...createQueueNodes(kv, announceDue, logger, tell),
+    ...createQueueOperators({ kv, blobs, clock, announceDue, logger, tell }),
+    ...createQueueScan(kv),
+    usage: createUsageReader(kv, clock),
+    park: createParking(kv, clock, logger, deadlineSecondsOf),
+
+    admitBy(by) {
+      admission = by;
+    },
 
     async enqueue(tx, input, { nowSeconds, claimFor }) {
-      const { blob, destinations, ...envelope } = input;
       if (claimFor && !(await tx.get(records.fenceKey(claimFor.nodeId))))
         throw new ClaimLost(`node ${claimFor.nodeId} is fenced`);
       if (tx.mayHaveCommitted) {
         const [existing, receipt] = await tx.getMany([records.messageKey(input.id), records.receiptKey(input.id)]);
-        if (existing) return bornClaims(tx, records.decodeMessage(input.id, existing), blob.id, claimFor);
+        if (existing) return bornClaims(tx, records.decodeMessage(input.id, existing), input.blob.id, claimFor);
         // An earlier run of this body was committed, and the message has been delivered meanwhile: this node may even have been fenced for it.
         if (receipt) return [];
       }
-
-      const parts = splitIntoParts(input.id, destinations, nowSeconds);
-      const message: QueueMessage = { ...envelope, blobId: blob.id, sizeBytes: blob.sizeBytes, partCount: parts.length };
+      const { message, parts, isLater } = newRecords(input, nowSeconds);
       const claimed: ClaimedDestination[] = [];
       for (const part of parts) {
-        if (claimFor && claimed.length < queueLimits.maxBornClaimed) {
+        const line = isLater ? undefined : admission?.lineFor(part.domain, part.traits!);
+        if (claimFor && !isLater && line === undefined && claimed.length < queueLimits.maxBornClaimed) {
           const claim: Claim = { ...claimFor, epoch: 1 };
           const destination: Destination = { ...part, state: 'claimed', epoch: 1, claim };
           writeClaimed(tx, destination);
           claimed.push({ message, destination, claim });
-        } else {
-          tx.set(records.destinationKey(part), records.encodeDestination(part));
-          tx.set(records.dueKey(part, nowSeconds), empty);
+          continue;
         }
+        const deadlineSeconds = line === undefined ? 0 : Math.ceil(deadlineSecondsOf(message, part));
+        writeDue(tx, deadlineSeconds > nowSeconds ? { ...part, line, dueAtSeconds: deadlineSeconds } : part);
       }
       tx.set(records.messageKey(input.id), records.encodeMessage(message));
-      if (!claimFor) tx.set(records.receiptKey(input.id), empty);
-      await blobs.linkPrepared(tx, blob, { kind: 'queue', queueId: input.id });
+      countUsage(tx, message, 1);
+      // With a claim by birth the message stays until this node knows of it, or leaves a receipt.
+      if (claimed.length === 0) tx.set(records.receiptKey(input.id), empty);
+      await blobs.linkPrepared(tx, input.blob, { kind: 'queue', queueId: input.id });
       return claimed;
     },
 
-    due: (shards, nowSeconds, limit) => dueEntries(kv, shards, nowSeconds, limit),
-
-    claim(node, entries) {
-      // One at a time, so that a claim of this node that an unknown commit left behind is known to be this call's own.
-      const claimed = claiming.then(() => claimAll(node, entries));
-      claiming = claimed.catch(() => {});
-      return claimed;
-    },
+    claim: createClaiming(kv, logger),
 
     async save(tx, claimed, input) {
       const destination = input.current ?? (await current(tx, claimed));
@@ -134,7 +121,14 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
             for (const destination of await currentAll(tx, chunk)) {
               if (!destination) continue;
               leaveReceipt(tx, destination.queueId, destination.claim);
-              writeDue(tx, destination, dueAtSeconds);
+              tell(tx, destination.queueId, {
+                kind: 'freed',
+                domain: destination.domain,
+                fromNode: destination.claim!.nodeId,
+                reason: 'handed-back',
+              });
+              clearEntries(tx, destination);
+              writeDue(tx, asDue(destination, dueAtSeconds));
             }
           },
           { label: 'release' },
@@ -157,8 +151,29 @@ export function createQueue({ kv, blobs, clock, random, logger }: QueueDependenc
         tx.clearRange(begin, before);
       };
       await kv.transact(forget, { label: 'forget-receipts' });
+      await forgetZeroUsage(kv, assert);
     },
   };
+}
+
+interface NewRecords {
+  message: QueueMessage;
+  parts: Destination[];
+  /** It is not due yet. */
+  isLater: boolean;
+}
+
+/** What a new message is kept as. Throws KvError `too-large`. */
+function newRecords(input: NewQueueMessage, nowSeconds: number): NewRecords {
+  const { blob, destinations, notBeforeSeconds = 0, ...envelope } = input;
+  const isLater = notBeforeSeconds > nowSeconds;
+  const split = splitIntoParts(input.id, destinations, isLater ? Math.ceil(notBeforeSeconds) : nowSeconds);
+  // All destinations of a kind share what is said of their message.
+  const local = traitsOf(envelope, true);
+  const remote = traitsOf(envelope, false);
+  const parts = split.map((part) => ({ ...part, traits: part.isLocal ? local : remote }));
+  const message: QueueMessage = { ...envelope, blobId: blob.id, sizeBytes: blob.sizeBytes, partCount: parts.length };
+  return { message, parts, isLater };
 }
 
 /** What an enqueue that had been committed already answers: the destinations that were born claimed. */
@@ -178,184 +193,6 @@ async function bornClaims(
     if (claim?.nodeId === claimFor.nodeId && claim.epoch === 1) claimed.push({ message, destination, claim });
   }
   return claimed;
-}
-
-/** Due entries of the shards, read in parallel; each shard gives its share first, then those with more fill up what is left. */
-async function dueEntries(kv: KvStore, shards: readonly number[], nowSeconds: number, limit: number) {
-  return kv.read(
-    async (reads) => {
-      const entries: DueEntry[] = [];
-      let nextDueAtSeconds: number | undefined;
-      let open = shards.map((shard) => ({ ...records.shardRange(shard) }));
-      while (open.length > 0 && entries.length < limit) {
-        // One more than the share: it tells whether there is more, or when the next one is due.
-        const share = Math.ceil((limit - entries.length) / open.length);
-        const pages = await Promise.all(open.map(({ begin, end }) => reads.getRange(begin, end, { limit: share + 1 })));
-        const more: typeof open = [];
-        for (const [i, page] of pages.entries()) {
-          const found = page.map(({ key }) => records.dueEntry(key));
-          const firstLater = found.findIndex((entry) => entry.dueAtSeconds > nowSeconds);
-          if (firstLater >= 0) {
-            nextDueAtSeconds = Math.min(nextDueAtSeconds ?? Number.POSITIVE_INFINITY, found[firstLater]!.dueAtSeconds);
-            found.length = firstLater;
-          } else if (found.length > share) {
-            more.push({ begin: page[share]!.key, end: open[i]!.end });
-            found.length = share;
-          }
-          for (const entry of found) entries.push(entry);
-        }
-        open = more;
-      }
-      if (open.length > 0) nextDueAtSeconds = nowSeconds;
-      entries.length = Math.min(entries.length, limit);
-      return { entries, nextDueAtSeconds };
-    },
-    { label: 'due' },
-  );
-}
-
-interface ChunkOutcome {
-  claimed: ClaimedDestination[];
-  lost: number;
-  stale: number;
-  orphans: string[];
-  unreadable: string[];
-}
-
-/** `tried`: epochs that earlier runs of this body wrote, for the case that one of them was committed after all. */
-async function claimChunk(
-  tx: KvTransaction,
-  node: NodeIdentity,
-  entries: readonly DueEntry[],
-  tried: Map<DueEntry, number>,
-): Promise<ChunkOutcome> {
-  const outcome: ChunkOutcome = { claimed: [], lost: 0, stale: 0, orphans: [], unreadable: [] };
-  const [fence, ...values] = await tx.getMany([
-    records.fenceKey(node.nodeId),
-    ...entries.map(records.destinationKey),
-    ...entries.map((entry) => records.messageKey(entry.queueId)),
-    ...entries.map((entry) => records.dueKey(entry, entry.dueAtSeconds)),
-  ]);
-  if (!fence) throw new ClaimLost(`node ${node.nodeId} is fenced`);
-  const messages = new Map<string, QueueMessage>();
-  for (const [i, entry] of entries.entries()) {
-    const value = values[i];
-    const messageValue = values[entries.length + i];
-    const record = readRecords(messages, entry, value, messageValue);
-    if (record === 'unreadable') {
-      outcome.unreadable.push(entry.queueId);
-      continue;
-    }
-    const { destination, message } = record;
-    if (!destination || !message) {
-      // TRAPS 13: an entry whose message is gone would be read by every scan of every node.
-      tx.clear(records.dueKey(entry, entry.dueAtSeconds));
-      outcome.stale++;
-      if (destination) {
-        tx.clear(records.destinationKey(entry));
-        if (destination.claim) tx.clear(records.claimKey(destination.claim.nodeId, entry));
-        outcome.orphans.push(entry.queueId);
-      }
-      continue;
-    }
-    const isDue = destination.state === 'due' && destination.dueAtSeconds === entry.dueAtSeconds;
-    const own = destination.claim?.nodeId === node.nodeId && destination.claim.epoch === tried.get(entry);
-    if (isDue) {
-      const claim: Claim = { ...node, epoch: destination.epoch + 1 };
-      tried.set(entry, claim.epoch);
-      const mine: Destination = { ...destination, state: 'claimed', epoch: claim.epoch, claim };
-      tx.clear(records.dueKey(entry, entry.dueAtSeconds));
-      writeClaimed(tx, mine);
-      outcome.claimed.push({ message, destination: mine, claim });
-    } else if (own) {
-      const { claim } = destination;
-      outcome.claimed.push({ message, destination, claim: claim! });
-    } else if (values[entries.length * 2 + i]) {
-      tx.clear(records.dueKey(entry, entry.dueAtSeconds));
-      outcome.stale++;
-    } else {
-      outcome.lost++;
-    }
-  }
-  return outcome;
-}
-
-/**
- * What these values say; `unreadable` when this node can't read them (damaged, or written by a newer version): they are left for whoever can, and must not
- * stop the others.
- */
-function readRecords(
-  known: Map<string, QueueMessage>,
-  ref: records.DestinationRef,
-  destinationValue: Buffer | undefined,
-  messageValue: Buffer | undefined,
-): { destination?: Destination; message?: QueueMessage } | 'unreadable' {
-  try {
-    const destination = destinationValue && records.decodeDestination(ref, destinationValue);
-    let message = known.get(ref.queueId);
-    if (!message && messageValue) known.set(ref.queueId, (message = records.decodeMessage(ref.queueId, messageValue)));
-    return { destination, message };
-  } catch {
-    return 'unreadable';
-  }
-}
-
-async function claimsOf(
-  kv: KvStore,
-  node: NodeIdentity,
-  limit: number,
-  isKnown: (ref: records.DestinationRef) => boolean,
-): Promise<ClaimedDestination[]> {
-  const { begin, end } = records.claimRange(node.nodeId);
-  return kv.read(
-    async (reads) => {
-      const refs: records.DestinationRef[] = [];
-      let from = begin;
-      let page: KeyValue[];
-      do {
-        page = await reads.getRange(from, end, { limit: 500 });
-        if (page.length > 0) from = keyAfter(page.at(-1)!.key);
-        refs.push(...page.map(({ key }) => records.claimedRef(key)).filter((ref) => !isKnown(ref)));
-      } while (page.length === 500 && refs.length < limit);
-      refs.length = Math.min(refs.length, limit);
-      const values = await reads.getMany([
-        ...refs.map(records.destinationKey),
-        ...refs.map(({ queueId }) => records.messageKey(queueId)),
-      ]);
-      const claims: ClaimedDestination[] = [];
-      const messages = new Map<string, QueueMessage>();
-      for (const [i, ref] of refs.entries()) {
-        const record = readRecords(messages, ref, values[i], values[refs.length + i]);
-        if (record === 'unreadable' || !record.destination || !record.message) continue;
-        const { destination, message } = record;
-        if (destination.claim) claims.push({ message, destination, claim: destination.claim });
-      }
-      return claims;
-    },
-    { label: 'own-claims' },
-  );
-}
-
-async function current(tx: KvTransaction, claimed: ClaimedDestination): Promise<Destination> {
-  const [destination] = await currentAll(tx, [claimed]);
-  if (!destination) throw new ClaimLost(`claim on ${claimed.message.id} ${claimed.destination.domain} is lost`);
-  return destination;
-}
-
-async function currentAll(tx: KvTransaction, claimed: readonly ClaimedDestination[]): Promise<(Destination | undefined)[]> {
-  const nodes = [...new Set(claimed.map(({ claim }) => claim.nodeId))];
-  const values = await tx.getMany([
-    ...claimed.map(({ destination }) => records.destinationKey(destination)),
-    ...nodes.map(records.fenceKey),
-  ]);
-  return claimed.map(({ destination: ref, claim }, i) => {
-    const value = values[i];
-    const fence = values[claimed.length + nodes.indexOf(claim.nodeId)];
-    if (!value || !fence) return undefined;
-    const destination = records.decodeDestination(ref, value);
-    const isOurs = destination.claim?.nodeId === claim.nodeId && destination.claim.epoch === claim.epoch;
-    return destination.state === 'claimed' && isOurs ? destination : undefined;
-  });
 }
 
 async function save(
@@ -389,7 +226,8 @@ async function save(
     tx.set(records.destinationKey(saved), records.encodeDestination(saved));
   } else {
     if (input.nextDueAtSeconds === undefined) throw new RangeError('recipients are pending: nextDueAtSeconds is needed');
-    writeDue(tx, saved, input.nextDueAtSeconds);
+    clearEntries(tx, saved);
+    writeDue(tx, asDue(saved, input.nextDueAtSeconds));
   }
   return { isDestinationDone: false, isMessageDone: false };
 }
@@ -403,30 +241,14 @@ async function removeDestination(
   isLinkedElsewhere = false,
 ) {
   tx.clear(records.destinationKey(destination));
-  if (destination.claim) tx.clear(records.claimKey(destination.claim.nodeId, destination));
+  clearEntries(tx, destination);
   if (message.partCount > 1) {
     // Two that finish at once each read the other's record, so one of them conflicts and finds itself the last when it runs again.
     const { begin, end } = records.destinationRange(message.id);
     if ((await tx.getRange(begin, end, { limit: 1 })).length > 0) return false;
   }
   tx.clear(records.messageKey(message.id));
+  countUsage(tx, message, -1);
   blobs.unlink(tx, message.blobId, { kind: 'queue', queueId: message.id }, { isLinkedElsewhere });
   return true;
-}
-
-function writeClaimed(tx: KvTransaction, destination: Destination): void {
-  const claim = destination.claim!;
-  const epoch = Buffer.allocUnsafe(4);
-  epoch.writeUInt32BE(claim.epoch);
-  tx.set(records.destinationKey(destination), records.encodeDestination(destination));
-  tx.set(records.claimKey(claim.nodeId, destination), epoch);
-}
-
-/** Turns a claimed destination into a due one. */
-function writeDue(tx: KvTransaction, claimed: Destination, dueAtSeconds: number): void {
-  const { claim, ...rest } = claimed;
-  if (claim) tx.clear(records.claimKey(claim.nodeId, claimed));
-  const due: Destination = { ...rest, state: 'due', dueAtSeconds: Math.ceil(dueAtSeconds) };
-  tx.set(records.destinationKey(due), records.encodeDestination(due));
-  tx.set(records.dueKey(due, due.dueAtSeconds), empty);
 }

@@ -2,10 +2,12 @@
 import { Packr } from 'msgpackr';
 import { type KeyRange, key, keyItems, keysUnder, nodeKeys, subspace } from '../keyspace.js';
 import { KvError } from '../kv/contract.js';
-import type { Destination, DueEntry, QueueMessage, QueueRecipient, RecipientStatus } from './contract.js';
+import type { Destination, EntryTraits, QueueMessage, QueueRecipient, RecipientStatus } from './contract.js';
 import { shardOf } from './shards.js';
 
 const recordFormat = 1;
+/** With something in it that a node which does not know it must not pass over: such a node leaves the record alone and says so. */
+const demandingFormat = 2;
 const packr = new Packr({ useRecords: false });
 const { queue } = subspace;
 
@@ -20,6 +22,18 @@ export const messageKey = (queueId: string): Buffer => key(queue, 'message', que
 export const destinationKey = (ref: DestinationRef): Buffer => key(queue, 'destination', ref.queueId, ref.domain, ref.part);
 export const dueKey = (ref: DestinationRef, dueAtSeconds: number): Buffer =>
   key(queue, 'due', shardOf(ref.queueId), dueAtSeconds, ref.queueId, ref.domain, ref.part);
+/** Beside the due entry of a message of high priority. */
+export const expressKey = (ref: DestinationRef, dueAtSeconds: number): Buffer =>
+  key(queue, 'express', shardOf(ref.queueId), dueAtSeconds, ref.queueId, ref.domain, ref.part);
+/** Beside the due entry of a destination that waits in a line. */
+export const lineKey = (line: string, ref: DestinationRef): Buffer =>
+  key(queue, 'line', line, shardOf(ref.queueId), ref.queueId, ref.domain, ref.part);
+/** Counters: which 0 counts messages, 1 their bytes. */
+export const usageKey = (name: string, slot: number, which: 0 | 1): Buffer => key(queue, 'usage', name, slot, which);
+export const healthKey = (domain: string): Buffer => key(queue, 'health', domain);
+export const pauseKey = (what: string): Buffer => key(queue, 'pause', what);
+/** Raised when a domain goes down or comes up, and by pauses. */
+export const destinationsGenerationKey = (): Buffer => key(queue, 'destinations-generation');
 export const claimKey = (nodeId: string, ref: DestinationRef): Buffer =>
   key(queue, 'claim', nodeId, ref.queueId, ref.domain, ref.part);
 export const receiptKey = (queueId: string): Buffer => key(queue, 'receipt', queueId);
@@ -31,20 +45,15 @@ export const shardRange = (shard: number): KeyRange => keysUnder(queue, 'due', s
 export const claimRange = (nodeId: string): KeyRange => keysUnder(queue, 'claim', nodeId);
 export const allClaimsRange = (): KeyRange => keysUnder(queue, 'claim');
 export const receiptRange = (): KeyRange => keysUnder(queue, 'receipt');
-
-/** The entry that a due key stands for. */
-export function dueEntry(packed: Buffer): DueEntry {
-  const [, , shard, dueAtSeconds, queueId, domain, part] = keyItems(packed) as [
-    number,
-    string,
-    number,
-    number,
-    string,
-    string,
-    number,
-  ];
-  return { shard, dueAtSeconds, queueId, domain, part };
-}
+export const allExpressRange = (): KeyRange => keysUnder(queue, 'express');
+export const expressRange = (shard: number): KeyRange => keysUnder(queue, 'express', shard);
+export const allLinesRange = (): KeyRange => keysUnder(queue, 'line');
+export const lineRange = (line: string): KeyRange => keysUnder(queue, 'line', line);
+export const lineShardRange = (line: string, shard: number): KeyRange => keysUnder(queue, 'line', line, shard);
+export const allUsageRange = (): KeyRange => keysUnder(queue, 'usage');
+export const usageRange = (name: string): KeyRange => keysUnder(queue, 'usage', name);
+export const healthRange = (): KeyRange => keysUnder(queue, 'health');
+export const pauseRange = (): KeyRange => keysUnder(queue, 'pause');
 
 /** The destination that a claim key stands for. */
 export function claimedRef(packed: Buffer): DestinationRef {
@@ -54,8 +63,9 @@ export function claimedRef(packed: Buffer): DestinationRef {
 
 export function encodeMessage(m: QueueMessage): Buffer {
   const { source: s } = m;
-  return packr.pack([
-    recordFormat,
+  const isDemanding = m.requiresTls === true || m.deliverBy?.mode === 'return';
+  const fields: unknown[] = [
+    isDemanding ? demandingFormat : recordFormat,
     m.blobId,
     m.sizeBytes,
     m.relayOffsetBytes,
@@ -69,13 +79,18 @@ export function encodeMessage(m: QueueMessage): Buffer {
     m.priority,
     [s.protocol, s.remoteAddress, s.accountId, s.helo],
     m.partCount,
-  ]);
+  ];
+  const { deliverBy: by } = m;
+  if (m.requiresTls || by || m.queueName !== undefined || m.countedUnder?.length) {
+    fields.push(m.requiresTls ? 1 : 0, by && [by.untilMs, by.mode, by.isTraced ? 1 : 0], m.queueName, m.countedUnder);
+  }
+  return packr.pack(fields);
 }
 
 export function decodeMessage(id: string, value: Buffer): QueueMessage {
   const f = fieldsOf(value, 'message', id);
   const [protocol, remoteAddress, accountId, helo] = f[12] as [QueueMessage['source']['protocol'], string?, string?, string?];
-  return {
+  const message: QueueMessage = {
     id,
     blobId: f[1] as string,
     sizeBytes: f[2] as number,
@@ -91,6 +106,12 @@ export function decodeMessage(id: string, value: Buffer): QueueMessage {
     source: { protocol, remoteAddress, accountId, helo },
     partCount: f[13] as number,
   };
+  if (f[14]) message.requiresTls = true;
+  const by = f[15] as [number, 'return' | 'notify', number] | undefined;
+  if (by) message.deliverBy = { untilMs: by[0], mode: by[1], isTraced: by[2] === 1 };
+  if (typeof f[16] === 'string') message.queueName = f[16];
+  if (Array.isArray(f[17])) message.countedUnder = f[17] as string[];
+  return message;
 }
 
 const statuses: readonly RecipientStatus[] = ['pending', 'delivered', 'relayed', 'failed', 'expanded', 'cancelled'];
@@ -101,12 +122,12 @@ export function encodeDestination(d: Destination): Buffer {
     const { lastReply: reply } = r;
     const plain = [r.address, statuses.indexOf(r.status)];
     if (r.orcpt === undefined && !r.notify && !reply && !r.isDelayNotified) return plain;
-    const replyFields = reply && [reply.code, reply.enhanced, reply.text, reply.host];
-    return [...plain, r.orcpt, r.notify, replyFields, r.isDelayNotified ? 1 : 0];
+    return [...plain, r.orcpt, r.notify, encodeReply(reply), r.isDelayNotified ? 1 : 0];
   });
   const claim = d.claim && [d.claim.nodeId, d.claim.incarnation, d.claim.epoch];
-  return packr.pack([
-    recordFormat,
+  const { traits, line, route, cancelReply } = d;
+  const fields: unknown[] = [
+    route || cancelReply ? demandingFormat : recordFormat,
     d.isLocal,
     states.indexOf(d.state),
     d.epoch,
@@ -115,13 +136,26 @@ export function encodeDestination(d: Destination): Buffer {
     d.lastAttemptAtMs,
     claim,
     recipients,
-  ]);
+  ];
+  if (traits || line !== undefined || route || cancelReply) {
+    fields.push(traits && [traits.isExpress ? 1 : 0, traits.senderHash, traits.queueName], line);
+  }
+  if (route || cancelReply) fields.push(route && [route.host, route.port, route.isDomain ? 1 : 0], encodeReply(cancelReply));
+  return packr.pack(fields);
 }
+
+type Reply = NonNullable<QueueRecipient['lastReply']>;
+type ReplyFields = [number, string, string, string?];
+
+const encodeReply = (reply: Reply | undefined) => reply && [reply.code, reply.enhanced, reply.text, reply.host];
+const decodeReply = (f: ReplyFields): Reply => ({ code: f[0], enhanced: f[1], text: f[2], host: f[3] });
 
 export function decodeDestination(ref: DestinationRef, value: Buffer): Destination {
   const f = fieldsOf(value, 'destination', ref.queueId);
   const claim = f[7] as [string, number, number] | undefined;
-  return {
+  const traits = f[9] as [number, number, string] | undefined;
+  const route = f[11] as [string, number | undefined, number] | undefined;
+  const destination: Destination = {
     queueId: ref.queueId,
     domain: ref.domain,
     part: ref.part,
@@ -134,14 +168,29 @@ export function decodeDestination(ref: DestinationRef, value: Buffer): Destinati
     claim: claim && { nodeId: claim[0], incarnation: claim[1], epoch: claim[2] },
     recipients: (f[8] as unknown[][]).map(decodeRecipient),
   };
+  if (traits) destination.traits = readTraits(destination.isLocal, traits);
+  if (typeof f[10] === 'string') destination.line = f[10];
+  if (route) destination.route = routeOf(route);
+  if (f[12]) destination.cancelReply = decodeReply(f[12] as ReplyFields);
+  return destination;
+}
+
+function readTraits(isLocal: boolean, [isExpress, senderHash, queueName]: [number, number, string]): EntryTraits {
+  return { isLocal, isExpress: isExpress === 1, senderHash, queueName };
+}
+
+function routeOf([host, port, isDomain]: [string, number | undefined, number]): NonNullable<Destination['route']> {
+  const route: NonNullable<Destination['route']> = { host };
+  if (port !== undefined) route.port = port;
+  if (isDomain) route.isDomain = true;
+  return route;
 }
 
 function decodeRecipient(f: unknown[]): QueueRecipient {
   const recipient: QueueRecipient = { address: f[0] as string, status: statuses[f[1] as number]! };
   if (f[2] !== undefined) recipient.orcpt = f[2] as string;
   if (f[3] !== undefined) recipient.notify = f[3] as QueueRecipient['notify'];
-  const reply = f[4] as [number, string, string, string?] | undefined;
-  if (reply) recipient.lastReply = { code: reply[0], enhanced: reply[1], text: reply[2], host: reply[3] };
+  if (f[4]) recipient.lastReply = decodeReply(f[4] as ReplyFields);
   if (f[5]) recipient.isDelayNotified = true;
   return recipient;
 }
@@ -154,7 +203,7 @@ export function destinationAt(packedKey: Buffer, value: Buffer): Destination {
 
 function fieldsOf(value: Buffer, what: string, id: string): unknown[] {
   const fields: unknown = packr.unpack(value);
-  if (!Array.isArray(fields) || fields[0] !== recordFormat) {
+  if (!Array.isArray(fields) || (fields[0] !== recordFormat && fields[0] !== demandingFormat)) {
     throw new KvError('unavailable', `queue ${what} record of ${id} has an unknown format`, 'io');
   }
   return fields;

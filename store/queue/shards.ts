@@ -13,7 +13,7 @@ export interface QueueShare {
 }
 
 /** FNV-1a over the characters, then murmur3's finalizer, so that near texts fall far apart. 32 bits. */
-function hash32(text: string): number {
+export function hash32(text: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);

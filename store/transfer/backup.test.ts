@@ -237,7 +237,7 @@ describe('backup files', () => {
     expect(readdirSync(root).filter((name) => name.includes('interrupted'))).toEqual([]);
   });
 
-  it('of an embedded store can be made beside its process, of one version, while it writes', { timeout: 60_000 }, async () => {
+  it('of an embedded store can be made beside its process, of one version, while it writes', async () => {
     const directory = join(root, 'store');
     const store = await openEmbeddedStore({ directory, durability: 'none' });
     const living = openHouse(store);

@@ -6,6 +6,9 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { key, subspace } from '../keyspace.js';
 import { type KvStore, type KvTransaction, openEmbeddedStore } from '../kv/index.js';
+import { createBans, createLimits } from '../limits/index.js';
+import { tables } from '../limits/test-bench.js';
+import { createLookups } from '../lookups/index.js';
 import { decodeState } from '../mail/records.js';
 import { type CopyOptions, copyStore, TransferInterrupted, TransferRefused, unfinishedTransfer } from './index.js';
 import {
@@ -72,9 +75,40 @@ describe('copying a store', () => {
     const rows = (await allRows(house.kv)).filter((row) => row.key[1] !== subspace.node);
     expect(totals.keys).toBe(rows.length);
     expect(totals.bytes).toBe(rows.reduce((sum, row) => sum + row.key.length + row.value.length, 0));
-    expect(Object.keys(totals.subspaces)).toEqual(['meta', 'directory', 'blob', 'mail', 'queue', 'settings']);
+    expect(Object.keys(totals.subspaces)).toEqual(['meta', 'directory', 'blob', 'mail', 'queue', 'settings', 'indexing']);
     expect(new Set(progress)).toEqual(new Set(['copying', 'verifying', 'finishing']));
     expect((await allRows(target)).filter((row) => row.key[1] === subspace.node)).toEqual([]);
+  });
+
+  it('brings bans, greylist entries, known logins and look-up lists, and no counters', async () => {
+    const source = emptyStore();
+    await furnish(openHouse(source), 1);
+    const deps = { kv: source, clock: systemClock, logger: silentLogger };
+    const limits = createLimits({ ...deps, nodeId: () => 'node' });
+    await limits.bans.add({ network: '192.0.2.0/24', reason: 'operator', note: 'spam' });
+    await limits.rates.take('mail', 'a', { count: 5, periodSeconds: 60 });
+    await limits.rates.count('mail', 'a', 60);
+    await limits.concurrency.acquire('smtp', 'a', 5);
+    await limits.greylist.check(
+      { network: 'n', sender: 's', recipient: 'r' },
+      { delaySeconds: 9, windowSeconds: 99, lifetimeSeconds: 999 },
+    );
+    await limits.knownLogins.remember({ address: '192.0.2.1', network: '192.0.2.0/24' }, 'alice', 99_000);
+    await createLookups(deps).set('list', [{ key: 'k', value: 'v', expiresAtMs: systemClock.nowMs() + 99_000 }]);
+    await limits.stop();
+    const target = emptyStore();
+    await copy(target, { source });
+    expect(await tables(target)).toEqual({
+      ...{ ban: 1, 'ban-generation': 1, greylist: 1, 'greylist-expiry': 1, 'known-login': 2, 'known-login-expiry': 2 },
+    });
+    expect(await tables(target, subspace.lookups)).toEqual({ entry: 1, 'entry-expiry': 1 });
+    const bans = createBans({ ...deps, kv: target });
+    await bans.start();
+    expect(bans.find('192.0.2.9')).toMatchObject({ note: 'spam' });
+    await bans.add({ network: '198.51.100.1', reason: 'operator', note: '' });
+    await bans.reload();
+    await bans.stop();
+    expect(bans.find('198.51.100.1')).toBeDefined();
   });
 
   it('frees claims of nodes that are unknown in the target, as a takeover does', async () => {
@@ -194,7 +228,7 @@ describe('copying a store', () => {
   });
 });
 
-it('a copy that is cut off at any commit, heard of or not, goes on and comes out the same', { timeout: 60_000 }, async () => {
+it('a copy that is cut off at any commit, heard of or not, goes on and comes out the same', async () => {
   const whole = emptyStore();
   await copy(whole);
   await fc.assert(
@@ -228,7 +262,7 @@ it('a copy that is cut off at any commit, heard of or not, goes on and comes out
   );
 });
 
-it('goes from memory through an embedded store and back, byte for byte', { timeout: 60_000 }, async () => {
+it('goes from memory through an embedded store and back, byte for byte', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'starling-copy-'));
   const embedded = await openEmbeddedStore({ directory, durability: 'none' });
   try {

@@ -171,7 +171,7 @@ describe('a backup of blobs in files', () => {
     await expectContents(target, into, source.contents);
   });
 
-  it('can be interrupted anywhere', { timeout: 60_000 }, async () => {
+  it('can be interrupted anywhere', async () => {
     const [target, into] = [emptyStore(), files(fresh())];
     for (let after = 0; ; after += 5) {
       const stop = new AbortController();
@@ -473,10 +473,10 @@ describe.runIf(machineHasSwift())('blobs on S3', () => {
     const { S3mini } = await import('s3mini');
     const { endpoint, region, accessKeyId, secretAccessKey } = swift;
     await new S3mini({ endpoint: `${endpoint}/objects`, region, accessKeyId, secretAccessKey }).createBucket();
-  }, 200_000);
+  });
   afterAll(() => swift?.stop());
 
-  it('are saved, and restored under another prefix', { timeout: 180_000 }, async () => {
+  it('are saved, and restored under another prefix', async () => {
     const [from, into] = [place('one/'), place('two/')];
     const { kv, contents } = await install(from, [6_000, 3_000_000, 14_000_000]);
     const { bytes, blobs } = await backUp(kv, from);

@@ -72,10 +72,10 @@ describe.runIf(machineHasSwift())('a backup on S3', () => {
     const { endpoint, region, accessKeyId, secretAccessKey } = swift;
     await new S3mini({ endpoint: `${endpoint}/backups`, region, accessKeyId, secretAccessKey }).createBucket();
     place = { endpoint, region, accessKeyId, secretAccessKey };
-  }, 200_000);
+  });
   afterAll(() => swift?.stop());
 
-  it('is written in parts, seen when it is whole, verified and restored', { timeout: 120_000 }, async () => {
+  it('is written in parts, seen when it is whole, verified and restored', async () => {
     const house = openHouse(emptyStore());
     // Random bytes: more than one part after compression.
     await furnish(house, 3, 6_000_000);
@@ -92,7 +92,7 @@ describe.runIf(machineHasSwift())('a backup on S3', () => {
     await expect(s3Sink(place, 'backups', 'night/one.backup')).rejects.toThrow(/exists already/);
   });
 
-  it('that is broken off is not there, and one that is not there says so', { timeout: 60_000 }, async () => {
+  it('that is broken off is not there, and one that is not there says so', async () => {
     const sink = await s3Sink(place, 'backups', 'broken');
     await sink.write(Buffer.alloc(9_000_000));
     await sink.abort();

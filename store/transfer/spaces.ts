@@ -12,6 +12,11 @@ const ownKeys = [markerKey, claimKey, movedKey];
 /** Everything that a store may hold. */
 export const wholeSpace = { begin: Buffer.of(0x00), end: Buffer.of(0xff) } as const;
 
+/** Counters, slots and the log of bans: of use to the nodes that run here, and soon over anyhow. Bans, greylist, known logins and look-up lists go along. */
+const limitsOfNodes = ['rate', 'rate-expiry', 'count', 'count-expiry', 'slots', 'ban-log', 'ban-log-floor'].map((table) =>
+  key(subspace.limits, table),
+);
+
 /** Rows and fences of running nodes mean nothing anywhere else. */
 const nodeSpace = keysFrom(key(subspace.node));
 
@@ -31,5 +36,7 @@ export const spaceName = (space: number): string => names.get(space) ?? `other-$
 export function isTransferred(packed: Buffer): boolean {
   const space = spaceOf(packed);
   if (space === subspace.node) return packed.compare(nodeSpace.begin) < 0 || packed.compare(nodeSpace.end) >= 0;
+  // A table's key ends with the zero that ends its name: 'ban-log' is no beginning of 'ban-log-floor'.
+  if (space === subspace.limits) return !limitsOfNodes.some((table) => packed.subarray(0, table.length).equals(table));
   return space !== subspace.meta || !ownKeys.some((own) => packed.equals(own));
 }

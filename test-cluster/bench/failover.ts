@@ -6,7 +6,7 @@
 import { Cluster } from '../harness/cluster.js';
 import type { NodeProcess } from '../harness/node-process.js';
 import { idOf, nodeRows } from '../harness/node-rows.js';
-import { waitFor } from '../harness/processes.js';
+import { waitAtMost } from '../harness/processes.js';
 import { Sink } from '../harness/sink.js';
 import { SmtpDialog, sendUntilAcknowledged, tokenMessage } from '../harness/smtp-load.js';
 import { median, round } from './figures.js';
@@ -64,15 +64,15 @@ async function strike(cluster: Cluster, sink: Sink, manners: { isHolding: boolea
   for (const token of tokens) await smtp.send(alice, [`x@${token}.outside.test`], tokenMessage(token));
   const firstSince = (token: string, sinceMs: number) =>
     sink.copies.find((copy) => copy.token === token && copy.dotMs > sinceMs)?.dotMs;
-  await waitFor('all conversations', 60_000, async () => tokens.every((token) => firstSince(token, 0) !== undefined));
+  await waitAtMost('all conversations', 60_000, async () => tokens.every((token) => firstSince(token, 0) !== undefined));
   manners.isHolding = false;
   const killedMs = performance.now();
   const killed = victim.kill();
-  const movedMs = await waitFor('all to move again', 60_000, async () => {
+  const movedMs = await waitAtMost('all to move again', 60_000, async () => {
     const found = tokens.map((token) => firstSince(token, killedMs));
     return found.every((atMs) => atMs !== undefined) && found.map((atMs) => atMs! - killedMs);
   });
-  await waitFor('the others to forget it', 60_000, async () => {
+  await waitAtMost('the others to forget it', 60_000, async () => {
     const views = await Promise.all(survivors.map((node: NodeProcess) => nodeRows(node)));
     return views.every((rows) => rows.every((row) => row.id !== id));
   });

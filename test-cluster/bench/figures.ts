@@ -12,8 +12,8 @@ export const median = (values: readonly number[]): number => percentile(values, 
 /** To three significant digits. */
 export const round = (value: number): number => Number(value.toPrecision(3));
 
-/** Peak and present resident memory of a process, bytes (Linux). */
-export function residentBytes(status: string, field: 'VmRSS' | 'VmHWM'): number {
+/** Present and peak resident memory of a process, and what of it is its own rather than mapped files, bytes (Linux). */
+export function residentBytes(status: string, field: 'VmRSS' | 'VmHWM' | 'RssAnon'): number {
   const match = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status);
   if (!match) throw new Error(`no ${field} in the process status`);
   return Number(match[1]) * 1024;

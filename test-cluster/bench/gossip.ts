@@ -15,7 +15,7 @@ const bytes = 200;
 const idleMs = 10_000;
 const loadMs = 10_000;
 const settleMs = 3_000;
-const beats = { peers: 4, everyMs: 250 };
+const beats = { peers: 4, everyMs: 300 };
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -92,6 +92,8 @@ export async function run({ nodes: count = 5 }: BenchOptions): Promise<Record<st
         max: round(largest(beating.map((one) => one.cpuPercent))),
       },
       loadCpuPercent: round(mean(published.map((one) => one.cpuPercent))),
+      // Tells the price also where the machine is too busy for the rate to be kept.
+      cpuMsPerDelivery: round((mean(published.map((one) => one.cpuPercent)) * (loadMs / 100) * count) / delaysMs.length),
       delivered: delaysMs.length,
       lost: expected - delaysMs.length,
       deliveryMs: {

@@ -1,7 +1,8 @@
 /**
- * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N] [--messages N]`: runs one benchmark and prints one JSON
- * line, the machine and the versions inside. `--store` is for `kv` and `deliver-local`, `--nodes` for `deliver-local`, `failover` and `queue-claims`, `--messages`
- * for `queue-claims`.
+ * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N] [--messages N] [--connections N] [--only PART]`: runs one
+ * benchmark and prints one JSON line, the machine and the versions inside. `--store` is for `kv`, `deliver-local` and `queue-scale`, `--nodes` for `deliver-local`, `failover` and
+ * `queue-claims` and `queue-drain`, `--messages` for these two, `queue-scale`, `deliver-remote` and `imap`, `--only PART,PART` for `imap`, `--connections` for
+ * `idle-connections`.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -16,11 +17,18 @@ type Benchmark = { run(options: BenchOptions): Promise<Record<string, unknown>> 
 const benchmarks: Record<string, () => Promise<Benchmark>> = {
   kv: () => import('./kv.js'),
   'smtp-ingest': () => import('./smtp-ingest.js'),
+  'smtp-connections': () => import('./smtp-connections.js'),
   'deliver-local': () => import('./deliver-local.js'),
+  'deliver-remote': () => import('./deliver-remote.js'),
   'imap-fetch': () => import('./imap-fetch.js'),
+  imap: () => import('./imap.js'),
+  'imap-stress': () => import('./imap-stress.js'),
+  'idle-connections': () => import('./idle-connections.js'),
   memory: () => import('./memory.js'),
   failover: () => import('./failover.js'),
   'queue-claims': () => import('./queue-claims.js'),
+  'queue-scale': () => import('./queue-scale.js'),
+  'queue-drain': () => import('./queue-drain.js'),
   gossip: () => import('./gossip.js'),
 };
 
@@ -60,6 +68,8 @@ const { values, positionals } = parseArgs({
     store: { type: 'string' },
     nodes: { type: 'string' },
     messages: { type: 'string' },
+    connections: { type: 'string' },
+    only: { type: 'string' },
   },
 });
 const names = positionals.length === 0 || positionals[0] === 'all' ? Object.keys(benchmarks) : positionals;
@@ -72,8 +82,16 @@ if (nodes !== undefined && !(Number.isInteger(nodes) && nodes >= 1 && nodes <= 9
 const messages = values.messages === undefined ? undefined : Number(values.messages);
 if (messages !== undefined && !(Number.isInteger(messages) && messages >= 100 && messages <= 10_000_000))
   refuse('--messages takes a number from 100 to 10000000');
+const connections = values.connections === undefined ? undefined : Number(values.connections);
+if (connections !== undefined && !(Number.isInteger(connections) && connections >= 10 && connections <= 50_000))
+  refuse('--connections takes a number from 10 to 50000');
+if (values.only !== undefined && names.some((name) => name !== 'imap')) refuse('--only is for imap');
 for (const name of names) {
   const benchmark = await benchmarks[name]!();
-  const result = { bench: name, ...(await benchmark.run({ store, nodes, messages })), machine: machine() };
+  const result = {
+    bench: name,
+    ...(await benchmark.run({ store, nodes, messages, connections, only: values.only })),
+    machine: machine(),
+  };
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${JSON.stringify(result, null, 2)}\n`);
 }

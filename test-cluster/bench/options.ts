@@ -9,4 +9,8 @@ export interface BenchOptions {
   nodes?: number;
   /** How many messages, where a benchmark lets one choose. */
   messages?: number;
+  /** How many connections, where a benchmark lets one choose. */
+  connections?: number;
+  /** One part of a benchmark that has parts. */
+  only?: string;
 }

@@ -2,64 +2,18 @@
  * Several nodes on one long queue: how fast they claim, what they claim in vain, and how evenly they share it. The messages are put into the store itself, all
  * due at the same moment, and go to a host outside that takes everything.
  */
-import { silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
-import { createBlobStore } from '../../store/blobs/index.js';
 import { openPostgresStore } from '../../store/kv/postgres/index.js';
-import { createQueue } from '../../store/queue/index.js';
 import { Cluster } from '../harness/cluster.js';
 import { waitFor } from '../harness/processes.js';
 import { Sink } from '../harness/sink.js';
-import { tokenMessage } from '../harness/smtp-load.js';
 import { round } from './figures.js';
 import type { BenchOptions } from './options.js';
+import { type FillOptions, fillQueue } from './queue-fill.js';
 
-const messageBytes = 600;
-const messagesPerTransaction = 50;
-const transactionsAtOnce = 4;
 /** Enough that the limit of deliveries per domain holds nobody up. */
 const domains = 500;
 /** Slower than any machine that this is run on fills a queue. */
 const fillPerSecond = 1_000;
-
-/** Puts `count` messages into the queue that become due at `dueAtSeconds`. */
-async function fill(address: string, count: number, dueAtSeconds: number): Promise<void> {
-  const parts = { clock: systemClock, random: systemRandom, logger: silentLogger };
-  const kv = await openPostgresStore({ connectionString: address, ...parts });
-  try {
-    const blobs = createBlobStore({ kv, ...parts });
-    const queue = createQueue({ kv, blobs, ...parts });
-    const nowMs = systemClock.nowMs();
-    const message = (index: number) => ({
-      id: queue.newId(),
-      blob: blobs.prepare(tokenMessage(`q${index}`, messageBytes)),
-      relayOffsetBytes: 0,
-      from: 'alice@example.test',
-      receivedAtMs: nowMs,
-      expiresAtMs: nowMs + 86_400_000,
-      isUtf8: false,
-      body: '7BIT' as const,
-      priority: 0,
-      source: { protocol: 'local' as const },
-      destinations: [
-        { domain: `d${index % domains}.test`, isLocal: false, recipients: [{ address: `x@d${index % domains}.test` }] },
-      ],
-    });
-    let next = 0;
-    const work = async () => {
-      while (next < count) {
-        const from = next;
-        next += messagesPerTransaction;
-        const batch = Array.from({ length: Math.min(messagesPerTransaction, count - from) }, (_, at) => message(from + at));
-        await kv.transact(async (tx) => {
-          for (const one of batch) await queue.enqueue(tx, one, { nowSeconds: dueAtSeconds });
-        });
-      }
-    };
-    await Promise.all(Array.from({ length: transactionsAtOnce }, work));
-  } finally {
-    await kv.close();
-  }
-}
 
 const results = ['won', 'lost', 'stale'] as const;
 type Claims = Record<(typeof results)[number], number>;
@@ -86,7 +40,10 @@ export async function run({ nodes = 4, messages = 100_000 }: BenchOptions = {}):
     cluster = await Cluster.start({ nodes, settings: '[log]\nlevel = "error"\n', clusterSettings });
     const dueAtSeconds = Math.ceil(Date.now() / 1000) + Math.ceil(messages / fillPerSecond) + 5;
     const fillStartMs = performance.now();
-    await fill(cluster.storeAddress, messages, dueAtSeconds);
+    const { storeAddress: connectionString } = cluster;
+    const open: FillOptions['open'] = (parts) => openPostgresStore({ connectionString, ...parts });
+    const names = Array.from({ length: messages }, (_, index) => `d${index % domains}.test`);
+    await fillQueue({ open, domains: names, tokenPrefix: 'q', dueAtSeconds });
     const fillSeconds = (performance.now() - fillStartMs) / 1000;
     if (Date.now() > dueAtSeconds * 1000)
       return { skipped: `this machine fills a queue too slowly (${round(messages / fillSeconds)}/s)` };

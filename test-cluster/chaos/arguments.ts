@@ -3,11 +3,7 @@ import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Network } from '../harness/network.js';
-
-/** The command was not understood; exit code 2. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError';
-}
+import { UsageError, wholeNumber } from '../harness/usage.js';
 
 export interface ChaosArguments {
   /** Names with commas between them, `all` or `list`. */
@@ -80,11 +76,4 @@ function parsed(argv: string[]) {
   } catch (error) {
     throw new UsageError((error as Error).message, { cause: error });
   }
-}
-
-function wholeNumber(text: string, name: string, minimum: number, maximum: number): number {
-  const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= minimum && value <= maximum))
-    throw new UsageError(`${name} takes a whole number from ${minimum} to ${maximum}, not '${text}'`);
-  return value;
 }

@@ -3,7 +3,7 @@ import type { MailboxView } from '../checker/history.js';
 import type { ChaosCluster } from '../harness/chaos-cluster.js';
 import type { ChaosNode } from '../harness/chaos-node.js';
 import { ImapDialog } from '../harness/imap-dialog.js';
-import { waitFor } from '../harness/processes.js';
+import { waitAtMost } from '../harness/processes.js';
 import { type StrayRows, strayRows } from '../harness/stray-rows.js';
 import { statusValue } from './imap-traffic.js';
 import { within } from './pace.js';
@@ -28,7 +28,7 @@ interface QueuedMessage {
 /** Waits for readiness and an empty queue; what does not come in time is a violation. */
 export async function settle(cluster: ChaosCluster, recorder: Recorder): Promise<void> {
   const waits = async (kind: string, what: string, timeoutMs: number, probe: () => Promise<boolean>) => {
-    await waitFor(what, timeoutMs, probe).catch((error: Error) => recorder.violate(kind, error.message));
+    await waitAtMost(what, timeoutMs, probe).catch((error: Error) => recorder.violate(kind, error.message));
   };
   await waits('not-ready', 'all nodes to be ready', readyMs, async () =>
     (await Promise.all(cluster.nodes.map((node) => node.isReady()))).every(Boolean),
@@ -53,7 +53,12 @@ export async function readAllMailboxes({ nodes, password }: ChaosCluster): Promi
   const views = await Promise.all(
     nodes.map(async (node) => {
       const ofNode: MailboxView[] = [];
-      for (const account of accounts) ofNode.push(...(await readAccount(node, account, password)));
+      for (const account of accounts) {
+        const ofAccount = await readAccount(node, account, password).catch((error: Error) => {
+          throw new Error(`${account} on node ${node.index} can't be read: ${error.message}`, { cause: error });
+        });
+        ofNode.push(...ofAccount);
+      }
       return ofNode;
     }),
   );
@@ -107,7 +112,7 @@ export async function checkStore(cluster: ChaosCluster, recorder: Recorder): Pro
   const none: StrayRows = { claims: [], fences: [], messages: 0, due: 0 };
   const isNone = (rows: StrayRows) => JSON.stringify(rows) === JSON.stringify(none);
   let rows: StrayRows | undefined;
-  await waitFor('no stray rows', strayMs, async () => isNone((rows = await strayRows(cluster)))).catch((error: Error) =>
+  await waitAtMost('no stray rows', strayMs, async () => isNone((rows = await strayRows(cluster)))).catch((error: Error) =>
     recorder.violate('stray', rows ? JSON.stringify(rows) : error.message),
   );
   const { code, stdout, stderr } = await cluster.nodes[0]!.cli('store', 'check', '--json');

@@ -2,8 +2,9 @@
 import { randomInt } from 'node:crypto';
 import { namespacesMissing } from '../harness/namespaces.js';
 import type { Network } from '../harness/network.js';
+import { UsageError } from '../harness/usage.js';
 import { scenarios } from '../scenarios/chaos/index.js';
-import { type ChaosArguments, parseChaosArguments, UsageError, usage } from './arguments.js';
+import { type ChaosArguments, parseChaosArguments, usage } from './arguments.js';
 import { describe, summaryOf } from './report.js';
 import { missingFor, restBetweenRuns, runScenario } from './run.js';
 import type { Scenario } from './stage.js';

@@ -4,7 +4,7 @@
  */
 import { pack, unpack } from 'fdb-tuple';
 import { Packr } from 'msgpackr';
-import { waitFor } from '../harness/processes.js';
+import { waitAtMost } from '../harness/processes.js';
 import type { Stage } from './stage.js';
 
 const nodeSubspace = 2;
@@ -30,7 +30,7 @@ export class UpgradeCheck {
     const { stage } = this;
     const ids = stage.nodes.map(({ nodeId }) => nodeId!);
     let problem = '';
-    await waitFor('nodes to know one another', knownMs, async () => {
+    await waitAtMost('nodes to know one another', knownMs, async () => {
       for (const node of stage.nodes) {
         const listed = (await node.ask('node list')) as Listed[];
         const missing = ids.filter((id) => !listed.some((one) => one.id === id && one.version !== null));

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { parseClusterArguments, UsageError } from './arguments.js';
+import { UsageError } from '../harness/usage.js';
+import { parseClusterArguments } from './arguments.js';
 import { withoutPassword } from './shared-store.js';
 
 describe('what `npm run cluster` takes', () => {

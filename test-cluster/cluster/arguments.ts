@@ -1,11 +1,7 @@
 /** What `npm run cluster` takes. */
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-
-/** The command was not understood; exit code 2. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError';
-}
+import { UsageError, wholeNumber } from '../harness/usage.js';
 
 export interface ClusterArguments {
   nodes: number;
@@ -83,11 +79,4 @@ function parsed(argv: string[]) {
   } catch (error) {
     throw new UsageError((error as Error).message, { cause: error });
   }
-}
-
-function wholeNumber(text: string, name: string, minimum: number, maximum: number): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= minimum && value <= maximum))
-    throw new UsageError(`${name} takes a whole number from ${minimum} to ${maximum}, not '${text}'`);
-  return value;
 }

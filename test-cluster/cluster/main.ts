@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { basePorts } from '../harness/node-process.js';
-import { type ClusterArguments, parseClusterArguments, UsageError, usage } from './arguments.js';
+import { UsageError } from '../harness/usage.js';
+import { type ClusterArguments, parseClusterArguments, usage } from './arguments.js';
 import { clusterFileOf } from './cluster-file.js';
 import { LocalCluster } from './local-cluster.js';
 

@@ -23,6 +23,8 @@ export interface PublicPorts {
   submission: number;
   imap: number;
   imaps: number;
+  pop3: number;
+  pop3s: number;
   https: number;
   prometheus: number;
 }
@@ -44,6 +46,8 @@ export class ComposeCluster {
       submission: await freePort(),
       imap: await freePort(),
       imaps: await freePort(),
+      pop3: await freePort(),
+      pop3s: await freePort(),
       https: await freePort(),
       prometheus: await freePort(),
     };
@@ -59,6 +63,8 @@ export class ComposeCluster {
       STARLING_SUBMISSION_PORT: String(ports.submission),
       STARLING_IMAP_PORT: String(ports.imap),
       STARLING_IMAPS_PORT: String(ports.imaps),
+      STARLING_POP3_PORT: String(ports.pop3),
+      STARLING_POP3S_PORT: String(ports.pop3s),
       STARLING_HTTPS_PORT: String(ports.https),
       PROMETHEUS_PORT: String(ports.prometheus),
       STARLING_TEST_PASSWORD: 'a-password-of-the-test-alone',

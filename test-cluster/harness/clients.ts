@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ImapFlow } from 'imapflow';
-import { runCommand } from './processes.js';
+import { runCommand, waitFor } from './processes.js';
 
 export interface SwaksOptions {
   port: number;
@@ -39,19 +39,25 @@ export interface Login {
   port: number;
   user: string;
   password: string;
+  /** A node that has stepped down for a moment, because its store was slow, sends a new client away: it may be asked again for so long. Default 0. */
+  patienceMs?: number;
 }
 
 /** Runs `work` with a logged-in imapflow client over TLS (the certificate is the node's own and not checked here). */
 export async function withImapflow<T>(login: Login, work: (client: ImapFlow) => Promise<T>): Promise<T> {
-  const client = new ImapFlow({
-    host: '127.0.0.1',
-    port: login.port,
-    secure: true,
-    auth: { user: login.user, pass: login.password },
-    tls: { rejectUnauthorized: false },
-    logger: false,
-  });
-  await client.connect();
+  const connect = async () => {
+    const client = new ImapFlow({
+      host: '127.0.0.1',
+      port: login.port,
+      secure: true,
+      auth: { user: login.user, pass: login.password },
+      tls: { rejectUnauthorized: false },
+      logger: false,
+    });
+    await client.connect();
+    return client;
+  };
+  const client = login.patienceMs ? await waitFor('a login', login.patienceMs, connect) : await connect();
   try {
     return await work(client);
   } finally {
@@ -151,4 +157,55 @@ export async function servedCertificate(port: number): Promise<string> {
   const found = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/.exec(stdout);
   if (!found) throw new Error('no certificate served');
   return `${found[0]}\n`;
+}
+
+export interface SmtplibOptions {
+  port: number;
+  from: string;
+  to: readonly string[];
+  /** The whole message, ending in CRLF. */
+  message: Buffer;
+  /** Parameters of MAIL and of each RCPT, such as `SMTPUTF8`, `NOTIFY=SUCCESS`. */
+  mailOptions?: readonly string[];
+  recipientOptions?: readonly string[];
+  /** STARTTLS first (the certificate is not checked), also implied by `login`. */
+  startTls?: boolean;
+  login?: { user: string; password: string };
+}
+
+/** Sends with Python's smtplib, which can say any parameter. Answers `accepted`, or what the server said when it refused, as `code text`. */
+export async function smtplib({ message, ...options }: SmtplibOptions): Promise<string> {
+  const script = `
+import base64, json, smtplib, ssl, sys
+o = json.load(sys.stdin)
+client = smtplib.SMTP('127.0.0.1', o['port'], local_hostname='client.test', timeout=60)
+def said(code, text):
+    print('%d %s' % (code, text.decode('utf-8', 'replace').replace('\\n', ' ')))
+    sys.exit(0)
+client.ehlo()
+if o.get('startTls') or o.get('login'):
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    client.starttls(context=context)
+    client.ehlo()
+if o.get('login'):
+    client.login(o['login']['user'], o['login']['password'])
+utf8 = 'SMTPUTF8' in o.get('mailOptions', [])
+if utf8:
+    client.command_encoding = 'utf-8'
+code, text = client.mail(o['from'], o.get('mailOptions', []))
+if code >= 400: said(code, text)
+for recipient in o['to']:
+    code, text = client.rcpt(recipient, o.get('recipientOptions', []))
+    if code >= 400: said(code, text)
+code, text = client.data(base64.b64decode(o['message']))
+if code >= 400: said(code, text)
+client.quit()
+print('accepted')
+`;
+  const input = JSON.stringify({ ...options, message: message.toString('base64') });
+  const { code, stdout, stderr } = await runCommand('python3', ['-c', script], { input });
+  if (code !== 0) throw new Error(`smtplib failed: ${stderr}`);
+  return stdout.trim();
 }

@@ -100,17 +100,18 @@ export class Cluster {
 
   /** Waits until every node says that it is ready. */
   async untilReady(timeoutMs = 60_000): Promise<void> {
-    await waitFor('all nodes to be ready', timeoutMs, async () =>
-      (await Promise.all(this.nodes.map((node) => node.isReady()))).every(Boolean),
-    );
+    let reasons: string[][] = [];
+    await waitFor('all nodes to be ready', timeoutMs, async () => {
+      reasons = await Promise.all(this.nodes.map((node) => node.reasonsNotReady()));
+      return reasons.every(({ length }) => length === 0);
+    }).catch((error: unknown) => {
+      throw new Error(`${(error as Error).message}: ${JSON.stringify(reasons)}`);
+    });
   }
 
   /** Waits until nothing is queued any more. */
-  async untilQueueEmpty(timeoutMs = 60_000): Promise<void> {
-    await waitFor('an empty queue', timeoutMs, async () => {
-      const { stdout } = await this.node(0).cli('queue', 'list', '--json');
-      return stdout.trim() === '[]';
-    });
+  untilQueueEmpty(timeoutMs?: number): Promise<void> {
+    return this.node(0).untilQueueEmpty(timeoutMs);
   }
 
   /** Sum over all nodes. */

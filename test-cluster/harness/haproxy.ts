@@ -41,7 +41,7 @@ export class Haproxy {
           `  source ${sourceAddress}\n  server node 127.0.0.1:${targetPort} ${server}\n`,
       );
       const file = join(folder, 'haproxy.cfg');
-      const timeouts = ['connect 2s', 'client 20s', 'server 20s', 'check 2s'].map((each) => `  timeout ${each}\n`).join('');
+      const timeouts = ['connect 30s', 'client 60s', 'server 60s', 'check 30s'].map((each) => `  timeout ${each}\n`).join('');
       const statistics = `listen statistics\n  mode http\n  bind 127.0.0.1:${statisticsPort}\n  stats enable\n  stats uri /\n`;
       writeFileSync(file, `global\n  maxconn 200\ndefaults\n${timeouts}${statistics}${sections.join('')}`);
       const running = startProcess('haproxy', ['-db', '-f', file], { env: { PATH: searchPath } });
@@ -65,7 +65,7 @@ export class Haproxy {
 
   /** What its health checks say by service: `UP`, `DOWN`, and how many failed since the start. */
   async servers(): Promise<{ service: string; status: string; failedChecks: number }[]> {
-    const response = await fetch(`http://127.0.0.1:${this.statisticsPort}/;csv`, { signal: AbortSignal.timeout(2_000) });
+    const response = await fetch(`http://127.0.0.1:${this.statisticsPort}/;csv`, { signal: AbortSignal.timeout(10_000) });
     const [head, ...rows] = (await response.text()).replace(/^# /, '').trim().split('\n');
     const columns = head!.split(',');
     return rows

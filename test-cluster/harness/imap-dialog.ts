@@ -1,6 +1,9 @@
 /** A bare IMAP connection over TLS for benchmarks and hostile tests: what a client library would hide is what is measured. */
 import { connect, type TLSSocket } from 'node:tls';
 
+/** Longer than any tagged line, that of a login with all capabilities included. */
+const tailBytes = 4_000;
+
 export class ImapDialog {
   private chunks: Buffer[] = [];
   private waiting:
@@ -20,7 +23,10 @@ export class ImapDialog {
       this.waiting = undefined;
     };
     socket.on('error', fail);
-    socket.on('close', () => fail(new Error('connection closed')));
+    socket.on('close', () => {
+      const [, reason] = /^\* BYE ([^\r\n]*)/m.exec(this.lastWords.slice(-tailBytes)) ?? [];
+      fail(new Error(reason === undefined ? 'connection closed' : `connection closed after BYE ${reason}`));
+    });
   }
 
   /** Connects and logs in. */
@@ -34,9 +40,9 @@ export class ImapDialog {
   private check(): void {
     if (!this.waiting) return;
     let tail = '';
-    for (let index = this.chunks.length - 1; index >= 0 && tail.length < 400; index--) {
+    for (let index = this.chunks.length - 1; index >= 0 && tail.length < tailBytes; index--) {
       const chunk = this.chunks[index]!;
-      tail = chunk.toString('latin1', Math.max(0, chunk.length - 400)) + tail;
+      tail = chunk.toString('latin1', Math.max(0, chunk.length - tailBytes)) + tail;
     }
     if (!this.waiting.isEnd(tail)) return;
     const { resolve } = this.waiting;
@@ -70,7 +76,7 @@ export class ImapDialog {
     this.write(`${tag} ${text}\r\n`);
     const end = new RegExp(`(?:^|\\r\\n)${tag} (OK|NO|BAD)[^\\r\\n]*\\r\\n$`);
     const bytes = await this.until((tail) => end.test(tail));
-    const verdict = end.exec(bytes.toString('latin1', Math.max(0, bytes.length - 400)))!;
+    const verdict = end.exec(bytes.toString('latin1', Math.max(0, bytes.length - tailBytes)))!;
     if (verdict[1] !== 'OK') throw new Error(verdict[0].trim());
     return bytes;
   }

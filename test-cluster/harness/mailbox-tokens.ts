@@ -3,15 +3,20 @@ import { withImapflow } from './clients.js';
 import type { NodeProcess } from './node-process.js';
 import { copyOf } from './smtp-load.js';
 
+/** A cluster's nodes are read after what was done to them: whether one of them is just standing aside is not what is asked. */
+const patienceMs = 15_000;
+
 /** What these mailboxes hold, as the sender's ledger names it. */
 export async function copiesIn(node: NodeProcess, names: readonly string[]): Promise<string[]> {
-  const found = await Promise.all(names.map(async (name) => (await tokensOf(node, name)).map((token) => copyOf(token, name))));
+  const found = await Promise.all(
+    names.map(async (name) => (await tokensOf(node, name, patienceMs)).map((token) => copyOf(token, name))),
+  );
   return found.flat();
 }
 
 /** In the order of their UIDs. Throws when UIDs do not ascend. */
-export function tokensOf(node: NodeProcess, name: string): Promise<string[]> {
-  const login = { port: node.port('imaps'), user: `${name}@example.test`, password: node.password };
+export function tokensOf(node: NodeProcess, name: string, patienceMs = 0): Promise<string[]> {
+  const login = { port: node.port('imaps'), user: `${name}@example.test`, password: node.password, patienceMs };
   return withImapflow(login, async (client) => {
     const lock = await client.getMailboxLock('INBOX');
     try {

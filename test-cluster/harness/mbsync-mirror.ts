@@ -4,25 +4,35 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { servedCertificate } from './clients.js';
-import { runCommand } from './processes.js';
+import { startProcess } from './processes.js';
 
 export class MbsyncMirror {
   private readonly folder = mkdtempSync(join(tmpdir(), 'starling-mirror-'));
 
+  /** `Pull` leaves the server as it is; `All` brings changes, new mail and removals over in both directions. */
   constructor(
     private readonly user: string,
     private readonly password: string,
+    private readonly direction: 'Pull' | 'All' = 'Pull',
   ) {
     mkdirSync(join(this.folder, 'mail'));
   }
 
   /**
-   * Pulls everything from the server behind an IMAPS port: new mail, flags, removals. Throws what mbsync says when it can't, which it also does over a
+   * Brings over everything with the server behind an IMAPS port: new mail, flags, removals. Throws what mbsync says when it can't, which it also does over a
    * changed UIDVALIDITY.
    */
   async pull(port: number): Promise<void> {
+    const { ended, output } = await this.begin(port);
+    const code = await ended;
+    if (code !== 0) throw new Error(`mbsync ended with ${code}: ${output.stdout}${output.stderr}`);
+  }
+
+  /** The same, for one who wants to end it before its time. */
+  async begin(port: number): Promise<ReturnType<typeof startProcess>> {
     const certificate = join(this.folder, 'certificate.pem');
     writeFileSync(certificate, await servedCertificate(port));
+    const both = this.direction === 'All';
     const settings = [
       'IMAPAccount node',
       'Host 127.0.0.1',
@@ -31,6 +41,7 @@ export class MbsyncMirror {
       `Pass ${this.password}`,
       'SSLType IMAPS',
       `CertificateFile ${certificate}`,
+      'Timeout 120',
       '',
       'IMAPStore far',
       'Account node',
@@ -44,19 +55,20 @@ export class MbsyncMirror {
       'Far :far:',
       'Near :near:',
       'Patterns *',
-      'Create Near',
-      'Expunge Near',
-      'Sync Pull',
+      `Create ${both ? 'Both' : 'Near'}`,
+      `Expunge ${both ? 'Both' : 'Near'}`,
+      `Sync ${this.direction}`,
       'SyncState *',
       '',
     ];
     const file = join(this.folder, 'mbsyncrc');
     writeFileSync(file, settings.join('\n'), { mode: 0o600 });
-    const { code, stdout, stderr } = await runCommand('mbsync', ['-c', file, 'all'], {
-      env: { HOME: this.folder },
-      timeoutMs: 120_000,
-    });
-    if (code !== 0) throw new Error(`mbsync ended with ${code}: ${stdout}${stderr}`);
+    return startProcess('mbsync', ['-c', file, 'all'], { env: { HOME: this.folder } });
+  }
+
+  /** The folder with `cur`, `new` and `tmp` of a mailbox. */
+  maildir(mailbox: string): string {
+    return join(this.folder, 'mail', mailbox);
   }
 
   /**

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { askNode } from './control-socket.js';
 import { freePortOffset } from './ports.js';
 import { type CommandResult, GivenUp, runCommand, startProcess, waitFor } from './processes.js';
 
@@ -19,6 +20,8 @@ export const basePorts = {
   lmtp: 2424,
   imap: 2143,
   imaps: 2993,
+  pop3: 2110,
+  pop3s: 2995,
   http: 2080,
   https: 2443,
   /** Where the store is shared. */
@@ -41,6 +44,8 @@ export interface NodeOptions {
   /** After the other arguments of `starling quickstart`. */
   quickstartArguments?: readonly string[];
 }
+
+const maxStartAttempts = 3;
 
 export class NodeProcess {
   readonly password: string;
@@ -73,14 +78,18 @@ export class NodeProcess {
 
   /** Starts a node and waits until it is ready. */
   static async start(options: NodeOptions = {}): Promise<NodeProcess> {
-    const node = new NodeProcess(options, options.portOffset ?? (await freePortOffset(Object.values(basePorts))));
-    try {
-      await node.start();
-    } catch (error) {
-      await node.remove();
-      throw error;
+    for (let attempt = 1; ; attempt++) {
+      const node = new NodeProcess(options, options.portOffset ?? (await freePortOffset(Object.values(basePorts))));
+      try {
+        await node.start();
+        return node;
+      } catch (error) {
+        await node.remove();
+        // Something that is not ours may have taken a port meanwhile.
+        const isPortTaken = options.portOffset === undefined && /listen (?:for gossip )?on /.test((error as Error).message);
+        if (!isPortTaken || attempt === maxStartAttempts) throw error;
+      }
     }
-    return node;
   }
 
   port(name: PortName): number {
@@ -120,14 +129,30 @@ export class NodeProcess {
   }
 
   async isReady(): Promise<boolean> {
-    const response = await fetch(`http://127.0.0.1:${this.port('http')}/health/ready`, { signal: AbortSignal.timeout(2_000) });
-    await response.arrayBuffer();
-    return response.status === 200;
+    return (await this.reasonsNotReady()).length === 0;
+  }
+
+  /** As the node itself says them; none when it is ready. */
+  async reasonsNotReady(): Promise<string[]> {
+    const response = await fetch(`http://127.0.0.1:${this.port('http')}/health/ready`, { signal: AbortSignal.timeout(10_000) });
+    const text = await response.text();
+    if (response.status === 200) return [];
+    // Before the node has its routes, the answer need not be its own.
+    const { reasons } = JSON.parse(text.startsWith('{') ? text : '{}') as { reasons?: string[] };
+    return reasons?.length ? reasons : [`${response.status} ${text}`];
   }
 
   async metrics(): Promise<string> {
     const response = await fetch(`http://127.0.0.1:${this.port('http')}/metrics`);
     return response.text();
+  }
+
+  /** Waits until nothing is queued any more, on any node of its cluster. Asks over the control socket: a process for each look would take the time that the node needs. */
+  async untilQueueEmpty(timeoutMs = 60_000): Promise<void> {
+    await waitFor('an empty queue', timeoutMs, async () => {
+      const listed = await askNode(join(this.data, 'control.sock'), 'queue list', {}, 30_000);
+      return Array.isArray(listed) && listed.length === 0;
+    });
   }
 
   /** Sum of all samples of a metric whose labels contain all of `labels`. */

@@ -1,18 +1,8 @@
 /** A Postfix of the test's own, on loopback: a receiving peer that files what it gets, or one that throws it away (benchmarks). */
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { createConnection } from 'node:net';
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { greets, maildirMessages, makeCertificate, userIds } from './mail-server.js';
 import { freePort } from './ports.js';
 import { runCommand, searchPath, waitFor } from './processes.js';
 
@@ -25,18 +15,21 @@ export interface PostfixOptions {
   folder?: string;
   /** Further lines of main.cf. */
   settings?: Record<string, string>;
+  /** Offers STARTTLS with a certificate of its own making. */
+  hasTls?: boolean;
+  /** Further ports that it listens on (`portOf`), by name: what is different there, as lines of main.cf. */
+  listeners?: Record<string, Record<string, string>>;
 }
 
-async function userIds(name: string): Promise<{ uid: number; gid: number }> {
-  const { stdout } = await runCommand('getent', ['passwd', name]);
-  const fields = stdout.split(':');
-  if (fields.length < 4) throw new Error(`no user ${name} on this machine`);
-  return { uid: Number(fields[2]), gid: Number(fields[3]) };
-}
+const smtpd = (port: number, settings: Record<string, string> = {}) => {
+  const row = [`127.0.0.1:${port}`, 'inet', 'n', '-', 'n', '-', '-', 'smtpd'];
+  for (const [name, value] of Object.entries(settings)) row.push(`-o { ${name} = ${value} }`);
+  return row;
+};
 
-function masterServices(port: number): string {
+function masterServices(listeners: string[][]): string {
   const rows = [
-    [`127.0.0.1:${port}`, 'inet', 'n', '-', 'n', '-', '-', 'smtpd'],
+    ...listeners,
     ['pickup', 'unix', 'n', '-', 'n', '60', '1', 'pickup'],
     ['cleanup', 'unix', 'n', '-', 'n', '-', '0', 'cleanup'],
     ['qmgr', 'unix', 'n', '-', 'n', '300', '1', 'qmgr'],
@@ -49,6 +42,7 @@ function masterServices(port: number): string {
     ['flush', 'unix', 'n', '-', 'n', '1000?', '0', 'flush'],
     ['proxymap', 'unix', '-', '-', 'n', '-', '-', 'proxymap'],
     ['smtp', 'unix', '-', '-', 'n', '-', '-', 'smtp'],
+    ['lmtp', 'unix', '-', '-', 'n', '-', '-', 'lmtp'],
     ['showq', 'unix', 'n', '-', 'n', '-', '-', 'showq'],
     ['error', 'unix', '-', '-', 'n', '-', '-', 'error'],
     ['retry', 'unix', '-', '-', 'n', '-', '-', 'error'],
@@ -62,6 +56,8 @@ function masterServices(port: number): string {
 }
 
 export class Postfix {
+  readonly #ports = new Map<string, number>();
+
   private constructor(
     private readonly folder: string,
     readonly port: number,
@@ -104,39 +100,48 @@ export class Postfix {
       virtual_mailbox_limit: '0',
       ...options.settings,
     };
+    if (options.hasTls) {
+      const file = join(folder, 'conf', 'tls.pem');
+      await makeCertificate(file, settings.myhostname!);
+      settings.smtpd_tls_chain_files = file;
+      settings.smtpd_tls_security_level = 'may';
+      settings.smtpd_tls_loglevel = '1';
+      settings.smtp_tls_loglevel = '1';
+      Object.assign(settings, options.settings);
+    }
     const main = Object.entries(settings).map(([name, value]) => `${name} = ${value}\n`);
     writeFileSync(join(folder, 'conf', 'main.cf'), main.join(''));
-    writeFileSync(join(folder, 'conf', 'master.cf'), masterServices(postfix.port));
+    const listeners = [smtpd(postfix.port)];
+    for (const [name, different] of Object.entries(options.listeners ?? {})) {
+      const port = await freePort();
+      postfix.#ports.set(name, port);
+      listeners.push(smtpd(port, different));
+    }
+    writeFileSync(join(folder, 'conf', 'master.cf'), masterServices(listeners));
     const started = await postfix.command('start');
     if (started.code !== 0) {
       const log = postfix.log();
       rmSync(folder, { recursive: true, force: true });
       throw new Error(`Postfix did not start:\n${started.stderr}\n${log}`);
     }
-    await waitFor('Postfix to listen', 10_000, () => postfix.answers());
+    await waitFor('Postfix to listen', 10_000, () => greets(postfix.port));
     return postfix;
+  }
+
+  /** Of one of `listeners`. */
+  portOf(listener: string): number {
+    const port = this.#ports.get(listener);
+    if (port === undefined) throw new Error(`the Postfix has no listener ${listener}`);
+    return port;
   }
 
   private command(verb: string) {
     return runCommand('postfix', ['-c', join(this.folder, 'conf'), verb], { env: { PATH: searchPath } });
   }
 
-  private answers(): Promise<boolean> {
-    return new Promise((resolve) => {
-      const socket = createConnection(this.port, '127.0.0.1');
-      socket.once('data', () => {
-        socket.end('QUIT\r\n');
-        resolve(true);
-      });
-      socket.once('error', () => resolve(false));
-    });
-  }
-
   /** Messages in its Maildir, as bytes, without the trace fields that Postfix's delivery put in front. */
   messages(): Buffer[] {
-    const inbox = join(this.folder, 'mail', 'inbox', 'new');
-    if (!existsSync(inbox)) return [];
-    return readdirSync(inbox).map((name) => readFileSync(join(inbox, name)));
+    return maildirMessages(join(this.folder, 'mail', 'inbox'));
   }
 
   log(): string {

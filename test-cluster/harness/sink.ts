@@ -46,6 +46,8 @@ const maxLineBytes = 1_000_000;
 
 export interface SinkOptions {
   host: string;
+  /** Default: one that is free. */
+  port?: number;
   /** From 0 up to 1. */
   random(): number;
   nowMs(): number;
@@ -71,7 +73,7 @@ export class Sink {
     sink.#server = server;
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
-      server.listen(0, options.host, resolve);
+      server.listen(options.port ?? 0, options.host, resolve);
     });
     return sink;
   }

@@ -106,6 +106,9 @@ export function tokenMessage(token: string, bytes = 2_000): Buffer {
 /** One message in one mailbox, as ledgers and verdicts name it. */
 export const copyOf = (token: string, recipient: string): string => `${token} ${recipient.split('@')[0]}`;
 
+/** Without one acknowledgement on a connection and its successors for this long, nothing is waited for any more. */
+const comesBackWithinMs = 180_000;
+
 /** Copies (`copyOf`) of what was sent. */
 export interface Ledger {
   acknowledged: Set<string>;
@@ -139,6 +142,7 @@ export async function sendUntilAcknowledged(options: {
   const worker = async (workerIndex: number) => {
     let dialog: SmtpDialog | undefined;
     let failures = 0;
+    let lastSuccessMs = performance.now();
     while (acknowledged < options.count && started < options.count * 3) {
       try {
         dialog ??= await SmtpDialog.connect(ports[(workerIndex + failures) % ports.length]!);
@@ -152,12 +156,14 @@ export async function sendUntilAcknowledged(options: {
           ledger.acknowledged.add(copy);
         }
         acknowledged++;
+        lastSuccessMs = performance.now();
         options.onAcknowledged?.(acknowledged);
       } catch {
         // The node was killed, or is not up again: that is what is being tried.
         dialog?.close();
         dialog = undefined;
-        if (++failures > 3_000) throw new SendFailed('the server does not come back');
+        failures++;
+        if (performance.now() - lastSuccessMs > comesBackWithinMs) throw new SendFailed('the server does not come back');
         await new Promise((resolve) => setTimeout(resolve, retryPauseMs));
       }
     }

@@ -2,6 +2,9 @@
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
 
+/** Longer than anything takes: a server that says nothing is told apart from a test that hangs. */
+const silenceMs = 90_000;
+
 export class TlsDialog {
   private heard = '';
   private over: string | undefined;
@@ -30,11 +33,16 @@ export class TlsDialog {
 
   /** What was heard since the last call, once it matches. */
   async until(end: RegExp): Promise<string> {
-    while (!end.test(this.heard)) {
-      if (this.over !== undefined) throw new Error(`${this.over} (heard: ${this.heard})`);
-      await new Promise<void>((resolve) => {
-        this.wake = resolve;
-      });
+    const timer = setTimeout(() => this.end(`silence for ${silenceMs} ms`), silenceMs);
+    try {
+      while (!end.test(this.heard)) {
+        if (this.over !== undefined) throw new Error(`${this.over} (heard: ${this.heard})`);
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+        });
+      }
+    } finally {
+      clearTimeout(timer);
     }
     const found = this.heard;
     this.heard = '';

@@ -7,6 +7,7 @@ import { ImapDialog } from '../harness/imap-dialog.js';
 import { copiesIn, tokensOf } from '../harness/mailbox-tokens.js';
 import type { NodeProcess } from '../harness/node-process.js';
 import { waitFor } from '../harness/processes.js';
+import { sized } from '../harness/size.js';
 import { SmtpDialog, sendUntilAcknowledged, tokenMessage } from '../harness/smtp-load.js';
 import { strayRows } from '../harness/stray-rows.js';
 import { imapLogin, imapScram, smtpAuthPlain } from '../harness/tls-dialog.js';
@@ -15,7 +16,7 @@ const alice = 'alice@example.test';
 const bob = 'bob@example.test';
 const admin = 'admin@example.test';
 /** For what must not wait for a timer of ours: watches, not polls. */
-const promptlyMs = 5_000;
+const promptlyMs = 10_000;
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -61,6 +62,7 @@ describe('mail on three nodes', () => {
 
   it('delivers into one mailbox from three nodes at once: nothing lost or doubled, and no UID appears below one that was seen', async () => {
     const names = ['admin', 'bob'];
+    const count = sized(1_500, 3_000);
     const reader = await imapOf(cluster.node(2), admin);
     await reader.command('SELECT INBOX');
     let isOver = false;
@@ -79,7 +81,7 @@ describe('mail on three nodes', () => {
     const ledger = await sendUntilAcknowledged({
       port: cluster.ports('smtp'),
       recipients: [admin, [admin, bob], admin],
-      count: 3_000,
+      count,
       connections: 24,
       tokenPrefix: 'many',
     });
@@ -93,12 +95,12 @@ describe('mail on three nodes', () => {
     const found = views[0]!.filter((copy) => copy.startsWith('many'));
     const verdict = judgeDelivery(ledger, found);
     expect(verdict).toMatchObject({ lost: [], doubled: [], unknown: [] });
-    expect(found.length).toBeGreaterThanOrEqual(4_000);
+    expect(found.length).toBeGreaterThanOrEqual((count * 4) / 3);
     const shares = await Promise.all(
       cluster.nodes.map((node) => node.metric('starling_queue_messages_total', { event: 'accepted' })),
     );
     for (const share of shares) expect(share).toBeGreaterThan(0);
-  }, 300_000);
+  });
 
   it('tells an idle session on one node of mail that another accepts', async () => {
     const idle = await imapOf(cluster.node(1), bob);

@@ -12,6 +12,8 @@ import { copyOf, SmtpDialog, sendUntilAcknowledged, tokenMessage } from '../harn
 
 const names = ['alice', 'bob', 'admin'];
 const drainTimeoutSeconds = 20;
+/** What the machine may take besides: to start the command, to end the process. */
+const slowMachineMs = 20_000;
 const settings = `drainTimeoutSeconds = ${drainTimeoutSeconds}\n`;
 
 /** Everything that a plain port says until it closes. */
@@ -91,7 +93,7 @@ async function drainUnderLoad(tell: (node: NodeProcess) => Promise<void> | void)
       await midMessage.closed;
       expect(midMessage.heard()).toMatch(/\r\n250 2\.0\.0 [^\r\n]*\r\n421 4\.3\.2 [^\r\n]*\r\n$/);
       expect(await node.end()).toBe(0);
-      expect(performance.now() - startedAtMs).toBeLessThan(drainTimeoutSeconds * 1000);
+      expect(performance.now() - startedAtMs).toBeLessThan(drainTimeoutSeconds * 1000 + slowMachineMs);
       probe.close();
       await node.start();
     };
@@ -110,7 +112,7 @@ async function drainUnderLoad(tell: (node: NodeProcess) => Promise<void> | void)
     });
     await drained;
     ledger.acknowledged.add(copyOf('slow', 'alice'));
-    await waitFor('an empty queue', 60_000, async () => (await node.cli('queue', 'list', '--json')).stdout.trim() === '[]');
+    await node.untilQueueEmpty();
     const found = await copiesIn(node, names);
     expect(judgeDelivery(ledger, found)).toMatchObject({ lost: [], doubled: [], unknown: [] });
     const check = await node.cli('store', 'check', '--json');

@@ -102,10 +102,7 @@ describe.skipIf(!able)('the first mail', () => {
     const bytes = sent.toString('latin1').replaceAll('\r\n', '\n');
     expect(outside!.toString('latin1').endsWith(bytes)).toBe(true);
     expect(outside!.toString('latin1')).not.toMatch(/Return-Path:.*\n[\s\S]*Return-Path:/);
-    await waitFor('an empty queue', 10_000, async () => {
-      const { stdout } = await runCommand(process.execPath, node.cliArguments('queue', 'list', '--json'));
-      return stdout.trim() === '[]';
-    });
+    await node.untilQueueEmpty();
   });
 
   it('answers a login with the wrong password, a sender that is not theirs, and a stranger who wants to relay', async () => {

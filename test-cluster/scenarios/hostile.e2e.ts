@@ -1,8 +1,10 @@
 /** What strangers and broken clients send, at a whole node: a clear answer each time, and no harm to anybody else. */
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { residentBytes } from '../bench/figures.js';
 import { ImapDialog } from '../harness/imap-dialog.js';
 import { NodeProcess } from '../harness/node-process.js';
 import { waitFor } from '../harness/processes.js';
@@ -84,6 +86,40 @@ describe('SMTP', () => {
     const dialog =
       'EHLO half.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<bob@example.test>\r\nDATA\r\nSubject: half closed\r\n\r\nbody\r\n.\r\nQUIT\r\n';
     expect(await exchange(node.port('smtp'), dialog, undefined, true)).toMatch(/^250 2\.0\.0[^\r\n]*\r\n221/m);
+  });
+
+  it('answers 100 MB of RSET one by one, keeps nothing of them, and has time for others meanwhile', async () => {
+    const chunk = Buffer.from('RSET\r\n'.repeat(10_000));
+    const chunks = Math.ceil(100_000_000 / chunk.length);
+    const socket = createConnection(node.port('smtp'), '127.0.0.1');
+    await once(socket, 'data'); // the greeting
+    const residentMib = () => residentBytes(readFileSync(`/proc/${node.pid}/status`, 'utf8'), 'VmRSS') / 2 ** 20;
+    const before = residentMib();
+    let most = before;
+    const replies = Buffer.from('250 2.0.0 Reset\r\n'.repeat(10_000));
+    const wantedBytes = chunks * replies.length;
+    const period = replies.length / 10_000;
+    let heardBytes = 0;
+    let areOthers = false;
+    socket.on('data', (heard: Buffer) => {
+      const part = heard.subarray(0, Math.max(0, wantedBytes - heardBytes));
+      areOthers ||= !part.equals(replies.subarray(heardBytes % period).subarray(0, part.length));
+      heardBytes += heard.length;
+    });
+    const ended = once(socket, 'end');
+    for (let sent = 0; sent < chunks; sent++) {
+      if (!socket.write(chunk)) await once(socket, 'drain');
+      if (sent % 400 !== 200) continue;
+      const other = await SmtpDialog.connect(node.port('smtp'), { replyTimeoutMs: 30_000 });
+      await other.send('a@client.test', ['alice@example.test'], tokenMessage(`between-${sent}`));
+      other.close();
+      most = Math.max(most, residentMib());
+    }
+    socket.end('QUIT\r\n');
+    await ended;
+    expect(areOthers).toBe(false);
+    expect(heardBytes - wantedBytes).toBe('221 2.0.0 Bye\r\n'.length);
+    expect(most - before).toBeLessThan(100);
   });
 
   it('never takes a bare line end for the end of a message', async () => {

@@ -3,11 +3,12 @@ import { describe, expect, it } from 'vitest';
 import { judgeDelivery } from '../checker/delivered.js';
 import { copiesIn } from '../harness/mailbox-tokens.js';
 import { NodeProcess } from '../harness/node-process.js';
-import { runCommand, waitFor } from '../harness/processes.js';
+import { runCommand } from '../harness/processes.js';
+import { sized } from '../harness/size.js';
 import { sendUntilAcknowledged } from '../harness/smtp-load.js';
 
-const messages = 5_000;
-const kills = 10;
+const messages = sized(2_000, 5_000);
+const kills = sized(4, 10);
 
 describe('kill -9', () => {
   it(`${kills} times while ${messages} messages are accepted: lost 0, doubled 0`, async () => {
@@ -30,10 +31,7 @@ describe('kill -9', () => {
       });
       await restarting;
       expect(restarts).toBe(kills);
-      await waitFor('an empty queue', 60_000, async () => {
-        const { stdout } = await runCommand(process.execPath, node.cliArguments('queue', 'list', '--json'));
-        return stdout.trim() === '[]';
-      });
+      await node.untilQueueEmpty();
       const found = await copiesIn(node, ['alice', 'bob', 'admin']);
       const verdict = judgeDelivery(ledger, found);
       process.stderr.write(

@@ -11,6 +11,9 @@ if (missing !== undefined) process.stderr.write(`skipped: ${missing}\n`);
 
 const mailPort = 2525;
 const datagramPort = 4000;
+/** What has not come after this long is taken for lost. What should come is sent again until it does. */
+const silenceMs = 600;
+const arrivesWithinMs = 60_000;
 
 /** Runs in a place: listens, and does as it is told line by line: `tcp HOST PORT` tries a connection, `udp HOST` sends; says `udp` when one has come. */
 const correspondent = `
@@ -44,12 +47,12 @@ class Correspondent {
   static async start({ wrap }: Place): Promise<Correspondent> {
     const [command, ...args] = wrap([process.execPath, '-e', correspondent]);
     const one = new Correspondent(spawn(command!, args, { stdio: ['pipe', 'pipe', 'inherit'] }));
-    await one.hears('up', 20_000);
+    if (!(await one.hears('up', arrivesWithinMs))) throw new Error('the correspondent does not come up');
     return one;
   }
 
   /** Whether it says this within the time. */
-  async hears(line: string, timeoutMs = 700): Promise<boolean> {
+  async hears(line: string, timeoutMs = silenceMs): Promise<boolean> {
     const deadline = performance.now() + timeoutMs;
     while (!this.#lines.includes(line)) {
       const leftMs = deadline - performance.now();
@@ -98,57 +101,62 @@ describe.skipIf(missing !== undefined)('places in network namespaces', () => {
     await network?.remove();
   });
 
-  const tcp = (from: number, to: number, port = mailPort) => people[from]!.reaches(places[to]!.host, port);
-  const toStore = (from: number) => people[from]!.reaches(network.store.host, storePort);
+  const tcpOnce = (from: number, to: number, port = mailPort) => people[from]!.reaches(places[to]!.host, port);
+  const toStoreOnce = (from: number) => people[from]!.reaches(network.store.host, storePort);
   let datagrams = 0;
-  const udp = (from: number, to: number) => {
+  const udpOnce = (from: number, to: number) => {
     const text = `d${datagrams++}`;
     people[from]!.send(places[to]!.host, text);
     return people[to]!.hears(`heard ${text}`);
   };
+  /** Whether these lines carry: all of them, in the end, on however slow a machine. */
+  const carry = async (...tries: (() => Promise<boolean>)[]) => {
+    for (const one of tries) {
+      const deadlineMs = performance.now() + arrivesWithinMs;
+      while (!(await one())) if (performance.now() > deadlineMs) return false;
+    }
+    return true;
+  };
+  /** Whether none of these carries anything. */
+  const carryNothing = async (...tries: (() => Promise<boolean>)[]) =>
+    !(await Promise.all(tries.map((one) => one()))).includes(true);
+  const tcp = (from: number, to: number, port?: number) => () => tcpOnce(from, to, port);
+  const udp = (from: number, to: number) => () => udpOnce(from, to);
+  const toStore = (from: number) => () => toStoreOnce(from);
   /** What holds while a cut lasts; it has healed afterwards. */
   const during = async (cut: Cut, look: () => Promise<void>) => {
     const heal = await network.cut(cut);
     await look().finally(heal);
     await heal();
-    expect([
-      await tcp(0, 1),
-      await tcp(1, 0),
-      await tcp(0, 1, gossipPort),
-      await toStore(0),
-      await udp(0, 1),
-      await udp(1, 0),
-    ]).toEqual(Array(6).fill(true));
+    expect(await carry(tcp(0, 1), tcp(1, 0), tcp(0, 1, gossipPort), toStore(0), udp(0, 1), udp(1, 0))).toBe(true);
   };
 
   it('are cut off from peers, and from nothing else', async () => {
     await during({ node: 0, from: { nodes: [1] } }, async () => {
-      expect([await tcp(0, 1), await tcp(1, 0), await udp(0, 1), await udp(1, 0)]).toEqual([false, false, false, false]);
-      expect([await tcp(0, 2), await tcp(2, 0), await tcp(1, 2), await toStore(0), await toStore(1)]).toEqual(
-        Array(5).fill(true),
-      );
+      expect(await carryNothing(tcp(0, 1), tcp(1, 0), udp(0, 1), udp(1, 0))).toBe(true);
+      expect(await carry(tcp(0, 2), tcp(2, 0), tcp(1, 2), toStore(0), toStore(1))).toBe(true);
     });
   });
 
   it('are cut off in one direction', async () => {
     await during({ node: 0, from: { nodes: [1] }, direction: 'in' }, async () => {
-      expect([await udp(0, 1), await udp(1, 0)]).toEqual([true, false]);
+      expect([await carry(udp(0, 1)), await carryNothing(udp(1, 0))]).toEqual([true, true]);
     });
     await during({ node: 0, from: { nodes: [1] }, direction: 'out' }, async () => {
-      expect([await udp(0, 1), await udp(1, 0)]).toEqual([false, true]);
+      expect([await carryNothing(udp(0, 1)), await carry(udp(1, 0))]).toEqual([true, true]);
     });
   });
 
   it('are cut off from gossip alone', async () => {
     await during({ node: 0, from: { gossip: [1] } }, async () => {
-      expect([await tcp(0, 1, gossipPort), await tcp(1, 0, gossipPort)]).toEqual([false, false]);
-      expect([await tcp(0, 1), await tcp(1, 0), await tcp(0, 2, gossipPort), await toStore(0)]).toEqual([true, true, true, true]);
+      expect(await carryNothing(tcp(0, 1, gossipPort), tcp(1, 0, gossipPort))).toBe(true);
+      expect(await carry(tcp(0, 1), tcp(1, 0), tcp(0, 2, gossipPort), toStore(0))).toBe(true);
     });
   });
 
   it('are cut off from the store alone', async () => {
     await during({ node: 0, from: 'store' }, async () => {
-      expect([await toStore(0), await toStore(1), await tcp(0, 1), await tcp(1, 0)]).toEqual([false, true, true, true]);
+      expect([await carryNothing(toStore(0)), await carry(toStore(1), tcp(0, 1), tcp(1, 0))]).toEqual([true, true]);
     });
   });
 

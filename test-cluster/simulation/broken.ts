@@ -3,8 +3,7 @@
  * each is a wrap around what a node is given.
  */
 import type { LeaderLease } from '../../cluster/leases/index.js';
-import type { NodeClock } from '../../cluster/testing/virtual-time.js';
-import { silentLogger } from '../../ops/telemetry/index.js';
+import { type Clock, silentLogger } from '../../ops/telemetry/index.js';
 import type { BlobStore } from '../../store/blobs/index.js';
 import { subspace } from '../../store/keyspace.js';
 import type { KvStore, KvTransaction, TransactOptions } from '../../store/kv/index.js';
@@ -30,7 +29,7 @@ export interface BrokenParts {
   /** What deliveries save their results to. */
   deliveryStore(kv: KvStore): KvStore;
   /** The queue that frees the claims of the dead. */
-  takeoverQueue(parts: NodeParts, clock: NodeClock, random: SeededRandom): Queue;
+  takeoverQueue(parts: NodeParts, clock: Clock, random: SeededRandom): Queue;
   /** What the short way looks at. */
   directBlobs(blobs: BlobStore): Pick<BlobStore, 'stat'>;
 }

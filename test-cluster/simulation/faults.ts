@@ -3,7 +3,7 @@
 import type { SimulatedNode } from './node.js';
 import type { CommitFate } from './observed-database.js';
 import type { SeededRandom } from './random.js';
-import { politeHabits } from './remote-hosts.js';
+import { politeHabits, remoteDomains } from './remote-hosts.js';
 import type { World } from './world.js';
 
 /** A fault that has begun. */
@@ -327,3 +327,16 @@ const faults: Record<string, { weight: number; begin: Fault; isGossip?: true }> 
 };
 
 const totalWeight = Object.values(faults).reduce((sum, { weight }) => sum + weight, 0);
+
+/** Beside all faults: for a while nobody answers for one of the domains, so that the cluster holds it for down; then somebody does again. */
+export async function runSilence(world: World, endMs: number): Promise<void> {
+  const random = world.random.fork('silence');
+  const { silent, clock } = world.remote;
+  const domain = random.pick([...remoteDomains]);
+  await clock.sleep(random.between(1_000, 10_000));
+  silent.add(domain);
+  world.story.tell('fault', '', `${domain} does not answer`);
+  await clock.sleep(Math.max(0, Math.min(random.between(8_000, 20_000), endMs - world.time.nowMs)));
+  silent.delete(domain);
+  world.story.tell('fault', '', `${domain} answers again`);
+}

@@ -60,7 +60,7 @@ class ImapClient {
   async #turn(): Promise<void> {
     const opened = await this.#session();
     if (!opened) return;
-    const uids = opened.index.uids();
+    const uids = [...opened.index.uids()];
     const place = this.#random.float();
     if (place < 0.25 || uids.length === 0) await this.#append(opened);
     else if (place < 0.9) await this.#flag(opened, this.#random.pick(uids));

@@ -50,6 +50,8 @@ export interface Sender {
 
 export class RemoteHosts {
   habits: RemoteHabits = politeHabits;
+  /** Domains that nobody answers for. */
+  readonly silent = new Set<string>();
   /** `token recipient` to what was taken. */
   readonly copies = new Map<string, RemoteCopy[]>();
   /** `token recipient` of those refused for good. */
@@ -64,6 +66,8 @@ export class RemoteHosts {
 
   async connect(sender: Sender, { signal, address }: ConnectOptions): Promise<OutgoingConnection> {
     await sender.clock.sleep(this.random.between(1, 10), signal);
+    if (this.silent.has(domainAt(address)))
+      throw new SmtpConnectError('connect', 'temporary', 0, '4.4.1', `${address} does not answer`);
     if (this.random.chance(this.habits.busy))
       throw new SmtpConnectError('greeting', 'temporary', 421, '4.3.2', `${address} is busy`);
     return new RemoteConnection(this, sender);
@@ -164,6 +168,8 @@ async function heeding<T>(work: Promise<T>, signal: AbortSignal | undefined): Pr
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
   });
 }
+
+const domainAt = (address: string): string => remoteDomains[Number(address.slice(address.lastIndexOf('.') + 1)) - 1] ?? '';
 
 /** Each remote domain has one mail host, and each host one address. */
 class RemoteNames implements Resolver {

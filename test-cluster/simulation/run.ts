@@ -1,6 +1,6 @@
 /** One seed, one run: a cluster is started, worked on and troubled; then all troubles end, it must come to rest, and everything is held against what was promised. */
 import { createHash } from 'node:crypto';
-import { runFaults } from './faults.js';
+import { runFaults, runSilence } from './faults.js';
 import { runImapClients } from './imap-clients.js';
 import { type Counts, lastChecks, unrest } from './last-checks.js';
 import { politeHabits } from './remote-hosts.js';
@@ -61,6 +61,7 @@ async function live(world: World): Promise<Counts | undefined> {
   let running = 3;
   const ended = () => running--;
   void runFaults(world, endMs).then(ended);
+  void runSilence(world, endMs);
   void runSmtpClients(world).then(ended);
   void runImapClients(world).then(ended);
   while (time.nowMs < endMs && story.violations.length === 0) await time.advance(500);
@@ -78,7 +79,10 @@ function makePeace(world: World): void {
   network.heal();
   doomed.clear();
   world.remote.habits = politeHabits;
+  world.remote.silent.clear();
   for (const { clock } of nodes) clock.wallShiftMs = hourMs;
+  // For those who come later, too: they would be the majority, and put the others' clocks back.
+  world.wallShiftMs = hourMs;
 }
 
 async function comesToRest(world: World): Promise<boolean> {
@@ -86,7 +90,8 @@ async function comesToRest(world: World): Promise<boolean> {
   const startMs = time.nowMs;
   for (;;) {
     if (story.violations.length > 0) return false;
-    if (world.alive.length === 0) await world.bringUp();
+    // Not waited for: it takes time, which only goes on below.
+    if (world.alive.length === 0) void world.bringUp();
     const reason = unrest(world);
     if (reason === undefined) return true;
     if (time.nowMs - startMs > restMs) {

@@ -21,6 +21,8 @@ export interface Surroundings {
   readonly broken: BrokenParts;
   readonly limits: Partial<RunnerLimits>;
   readonly failureDetection: 'fast' | 'normal';
+  /** Of the clock of a node that starts. */
+  readonly wallShiftMs: number;
   /** How long an operation of this node's store takes now. */
   storeDelayMs(name: string, operation: MemoryOperation): number;
   /** The same store, which notes what content it has taken in. */

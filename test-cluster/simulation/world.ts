@@ -52,6 +52,8 @@ export class World implements Surroundings {
   readonly toBeRead = new Map<string, string>();
   /** Clients come to their end. */
   isClosing = false;
+  /** Of the clock of a node that starts. */
+  wallShiftMs = 0;
   /** Names of nodes whose next commit is their last. */
   readonly doomed = new Map<string, CommitFate>();
   /** What happens when a node's fence is broken, by its id. */

@@ -63,9 +63,7 @@ describe('starling store', () => {
   });
 });
 
-it('blobs in files go along: saved beside the node, restored elsewhere, shared by a copy, copied', {
-  timeout: 60_000,
-}, async () => {
+it('blobs in files go along: saved beside the node, restored elsewhere, shared by a copy, copied', async () => {
   const data = join(root, 'node');
   const at = (name: string) => join(root, name);
   const logger = createLogger({ level: 'silent' });

@@ -20,6 +20,7 @@ import { createNodeMembership } from '../../membership.js';
 import { createQueueRunner, type QueueRunnerDependencies } from '../../services/index.js';
 import { createDirectDelivery } from '../deliver-direct.js';
 import { createDelivery, createReceiver, defaultMailflowSettings, type MailflowSettings } from '../index.js';
+import type { ReceiverDependencies } from '../types.js';
 
 /** The system's clock, whose wall time can be set forward. */
 export class ShiftedClock implements Clock {
@@ -77,6 +78,8 @@ export interface TestNodeOptions {
   isRunning?: boolean;
   shares?: () => readonly QueueShare[];
   maySend?: () => boolean;
+  /** What accepting mail needs besides: stages, limits, bans, history. */
+  receiver?: Partial<ReceiverDependencies>;
 }
 
 export async function startTestNode(options: TestNodeOptions) {
@@ -99,6 +102,7 @@ export async function startTestNode(options: TestNodeOptions) {
     node,
   });
   const runner = createQueueRunner({ ...parts, queue, node, ...delivery, limits: options.limits, shares: options.shares });
+  const history = options.receiver?.history;
   const receiver = createReceiver({
     ...parts,
     blobs,
@@ -107,8 +111,12 @@ export async function startTestNode(options: TestNodeOptions) {
     mail,
     settings: () => settings,
     desk: runner,
-    direct: options.isDirect ? createDirectDelivery({ ...parts, blobs, mail, directory }) : undefined,
+    direct: options.isDirect
+      ? createDirectDelivery({ ...parts, blobs, mail, directory, ...(history && { history }) })
+      : undefined,
     authBackend: authOf(directory),
+    nodeId: node.nodeId,
+    ...options.receiver,
   });
   const servers: TestServer[] = [];
   if (options.isRunning !== false) {
@@ -237,7 +245,7 @@ export async function nodesIn(kv: KvStore): Promise<string[]> {
   return [...new Set(keys.filter(([, kind]) => kind !== 'lease').map(([, , nodeId]) => nodeId as string))];
 }
 
-/** Keys that must not be left once everything is delivered: the queue's (receipts aside), and blob links of the queue. */
+/** Keys that must not be left once everything is delivered: the queue's (receipts and history aside), and blob links of the queue. */
 export async function queueLeftovers(kv: KvStore): Promise<unknown[][]> {
   return kv.read(async (reads) => {
     const left: unknown[][] = [];
@@ -245,6 +253,8 @@ export async function queueLeftovers(kv: KvStore): Promise<unknown[][]> {
       const { begin, end } = keysFrom(prefix);
       for (const pair of await reads.getRange(begin, end)) left.push(keyItems(pair.key));
     }
-    return left.filter((items) => (items[0] === subspace.queue ? items[1] !== 'receipt' : items.includes('queue')));
+    return left.filter((items) =>
+      items[0] === subspace.queue ? items[1] !== 'receipt' && items[1] !== 'history' : items.includes('queue'),
+    );
   });
 }

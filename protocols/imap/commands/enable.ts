@@ -3,8 +3,7 @@ import { type Command, loggedIn } from '../command.js';
 import type { Extension } from '../context.js';
 import { ok } from '../replies.js';
 
-const extensions: readonly Extension[] = ['IMAP4REV2', 'UTF8=ACCEPT', 'CONDSTORE'];
-const spelling: Record<Extension, string> = { IMAP4REV2: 'IMAP4rev2', 'UTF8=ACCEPT': 'UTF8=ACCEPT', CONDSTORE: 'CONDSTORE' };
+const extensions: readonly Extension[] = ['IMAP4REV2', 'UTF8=ACCEPT', 'CONDSTORE', 'QRESYNC', 'UIDONLY'];
 
 export const enable: Command = {
   name: 'ENABLE',
@@ -17,7 +16,9 @@ export const enable: Command = {
       const extension = extensions.find((known) => known === name);
       if (extension && !context.enabled.has(extension)) {
         context.enabled.add(extension);
-        enabled.push(spelling[extension]);
+        // RFC 7162 3.2.3: QRESYNC is CONDSTORE and more.
+        if (extension === 'QRESYNC') context.enabled.add('CONDSTORE');
+        enabled.push(extension === 'IMAP4REV2' ? 'IMAP4rev2' : extension);
       }
     } while (cursor.sees(' '));
     cursor.end();

@@ -2,18 +2,17 @@
 
 import { BlobCorrupt, BlobMissing } from '../../../store/blobs/contract.js';
 import { KvError } from '../../../store/kv/contract.js';
-import type { MailboxEntry, Message } from '../../../store/mail/contract.js';
-import type { MessageSummary } from '../../message/index.js';
+import type { MailboxEntry, Message, UidList } from '../../../store/mail/contract.js';
+import { formatBodyStructure, formatEnvelope, type MessageSummary } from '../../message/index.js';
 import { type SessionContext, yieldEventLoop } from '../context.js';
 import { formatDateTime } from '../grammar/dates.js';
 import type { FetchRequest, SectionItem } from '../grammar/fetch-items.js';
-import { formatFlags } from '../grammar/format.js';
+import { formatFlags, formatString, rawUtf8 } from '../grammar/format.js';
 import { ConnectionClosed } from '../output.js';
-import { formatBodyStructure } from '../rendering/body-structure.js';
-import { formatEnvelope } from '../rendering/envelope.js';
 import { type MessageBytes, needsStructure, SectionReader, type SectionValue } from '../rendering/sections.js';
 import type { SelectedMailbox } from '../selected.js';
 import { readSummaries } from '../summaries.js';
+import { FetchListing, isListing } from './fetch-listing.js';
 
 /** Messages of one batch without and with sections. */
 const listBatchSize = 500;
@@ -52,9 +51,14 @@ export class FetchRun {
     this.#request = request;
     this.#sections = new SectionReader(context.services.blobs);
     this.#needsSummary =
-      items.has('ENVELOPE') || items.has('BODY') || items.has('BODYSTRUCTURE') || sections.some(needsStructure);
+      items.has('PREVIEW') ||
+      items.has('ENVELOPE') ||
+      items.has('BODY') ||
+      items.has('BODYSTRUCTURE') ||
+      sections.some(needsStructure);
     this.#needsMessage = sections.length > 0 || items.has('THREADID');
-    this.#setsSeen = !selected.isReadOnly && sections.some((item) => !item.peek);
+    // RFC 4314 section 4: only with the right to.
+    this.#setsSeen = !selected.isReadOnly && selected.place.rights.has('s') && sections.some((item) => !item.peek);
     // Reading ahead pays where most of the message is wanted, or more than one piece of it.
     this.#readsWhole =
       sections.some((item) => item.section.path.length === 0 && item.section.text !== 'HEADER') || sections.length > 1;
@@ -62,7 +66,14 @@ export class FetchRun {
   }
 
   /** Answers for all of `uids` that are there (changed after `changedSince` where given); tells how many are gone. */
-  async all(uids: readonly number[], changedSince?: number): Promise<number> {
+  async all(uids: UidList, changedSince?: number): Promise<number> {
+    if (isListing(this.#request)) {
+      const listing = new FetchListing(this.#context, this.#selected, this.#request.items, changedSince);
+      return listing.all(uids, (done) => {
+        this.#context.progress(done, uids.length);
+        return this.#giveTurn();
+      });
+    }
     const size = this.#request.sections.length > 0 ? bodyBatchSize : listBatchSize;
     let next = this.#prepare(uids, 0, size, changedSince);
     for (let from = 0; from < uids.length; from += size) {
@@ -72,12 +83,13 @@ export class FetchRun {
       next.catch(() => {});
       await this.#writeBatch(batch);
       await this.#context.output.ready();
+      this.#context.progress(Math.min(uids.length, from + size), uids.length);
       await this.#giveTurn();
     }
     return this.#missing;
   }
 
-  async #prepare(uids: readonly number[], from: number, size: number, changedSince: number | undefined): Promise<Batch> {
+  async #prepare(uids: UidList, from: number, size: number, changedSince: number | undefined): Promise<Batch> {
     const entries: MailboxEntry[] = [];
     const { index } = this.#selected;
     for (let i = from; i < Math.min(uids.length, from + size); i++) {
@@ -87,10 +99,10 @@ export class FetchRun {
     }
     if (entries.length === 0) return { entries, summaries: [], messages: [] };
     const { mail } = this.#context.services;
-    const { accountId } = this.#context;
+    const { accountId } = this.#selected;
     const ids = this.#needsSummary || this.#needsMessage ? entries.map((entry) => entry.emailId) : [];
     const [summaries, messages] = await Promise.all([
-      this.#needsSummary ? readSummaries(this.#context, ids) : [],
+      this.#needsSummary ? readSummaries(this.#context, accountId, ids) : [],
       this.#needsMessage ? mail.messages(accountId, ids) : [],
     ]);
     return { entries, summaries, messages };
@@ -98,6 +110,8 @@ export class FetchRun {
 
   async #writeBatch(batch: Batch): Promise<void> {
     const changed = this.#setsSeen ? await this.#markSeen(batch.entries) : new Set<number>();
+    const showsFlags = this.#request.items.has('FLAGS') || changed.size > 0;
+    if (showsFlags) this.#selected.tellKeywords(this.#context.write, batch.entries);
     if (this.#request.sections.length > 0) {
       await this.#writeWithSections(batch, changed);
       return;
@@ -122,14 +136,14 @@ export class FetchRun {
     const { mail } = this.#context.services;
     try {
       const change = { mode: 'add', keywords: ['$seen'], deleted: false } as const;
-      const result = await mail.changeFlags(this.#context.accountId, this.#selected.mailbox.id, unseen, change);
+      const result = await mail.changeFlags(this.#selected.accountId, this.#selected.mailbox.id, unseen, change);
       const after = new Map(result.entries.map((entry) => [entry.uid, entry]));
       for (let i = 0; i < entries.length; i++) {
         const entry = after.get(entries[i]!.uid);
         if (!entry) continue;
         entries[i] = entry;
         changed.add(entry.uid);
-        this.#selected.markKnown(entry);
+        this.#selected.markKnown(entry.uid, entry.modseq);
       }
     } catch (error) {
       if (!(error instanceof KvError) || error.reason !== 'no-space') throw error;
@@ -142,17 +156,18 @@ export class FetchRun {
   #simpleItems(batch: Batch, at: number, withFlags: boolean): string | undefined {
     const entry = batch.entries[at]!;
     const { items } = this.#request;
-    const sequence = this.#selected.sequenceOf(entry.uid);
     const summary = batch.summaries[at];
     if (this.#needsSummary && !summary) return undefined;
-    let text = `* ${sequence} FETCH (`;
+    let text = this.#context.fetchHead(entry.uid);
     let gap = '';
     const add = (item: string) => {
       text += gap + item;
       gap = ' ';
     };
-    if (items.has('UID')) add(`UID ${entry.uid}`);
-    if (items.has('FLAGS') || withFlags) add(`FLAGS ${formatFlags(entry.keywords, entry.isDeleted)}`);
+    // RFC 7162 3.2.4: flags that are told as news come with the UID.
+    if (items.has('UID') || (withFlags && this.#context.condstore)) add(`UID ${entry.uid}`);
+    if (items.has('FLAGS') || withFlags)
+      add(`FLAGS ${formatFlags(entry.keywords, entry.isDeleted, this.#selected.isRecent(entry.uid))}`);
     // RFC 7162 3.1: with CONDSTORE every FETCH that tells flags as news tells the modseq too.
     if (items.has('MODSEQ') || (withFlags && this.#context.condstore)) add(`MODSEQ (${entry.modseq})`);
     if (items.has('INTERNALDATE')) add(`INTERNALDATE "${formatDateTime(entry.receivedAtMs)}"`);
@@ -168,6 +183,7 @@ export class FetchRun {
       if (items.has('ENVELOPE')) add(`ENVELOPE ${formatEnvelope(summary.envelope)}`);
       if (items.has('BODY')) add(`BODY ${formatBodyStructure(summary.structure, false)}`);
       if (items.has('BODYSTRUCTURE')) add(`BODYSTRUCTURE ${formatBodyStructure(summary.structure, true)}`);
+      if (items.has('PREVIEW')) add(`PREVIEW ${formatString(rawUtf8(summary.preview ?? ''))}`);
     }
     return text;
   }

@@ -1,10 +1,11 @@
 /**
  * IDLE (RFC 9051 6.3.13): tells news as they come, and a sign of life when nothing comes (TRAPS 31), until DONE.
  */
-import { KvError } from '../../../store/kv/contract.js';
 import { type Command, loggedIn } from '../command.js';
 import type { SessionContext } from '../context.js';
+import { type NewsOptions, tellNews } from '../news.js';
 import { ConnectionClosed } from '../output.js';
+import { IdlePush } from '../pushes.js';
 import { bad, ok, type Reply } from '../replies.js';
 
 /** Pause before a store that failed is asked for news again. */
@@ -16,32 +17,34 @@ export const idle: Command = {
   async run(context, cursor) {
     cursor.end();
     context.output.write('+ idling\r\n');
-    context.onNotice = () => context.input.wake();
+    const onNotice = context.onNotice;
+    const push = new IdlePush(context);
+    context.onNotice = push.notice;
     try {
-      await tellNews(context);
-      return await waitForDone(context);
+      await tellNews(context, { ...idleNews, looks: true });
+      return await waitForDone(context, push);
     } finally {
-      context.onNotice = undefined;
+      push.end();
+      context.onNotice = onNotice;
     }
   },
 };
 
-/** Whether something was told. A store that can't be read now is asked again soon; the client need not know. */
-async function tellNews(context: SessionContext): Promise<boolean> {
-  try {
-    await context.refresh();
-  } catch (error) {
-    if (!(error instanceof KvError)) throw error;
-    context.logger.warn({ err: error }, 'no news in IDLE: the store is unavailable');
-    return false;
-  }
-  return context.announce(true);
+/** EXPUNGE may come at any time here. */
+const idleNews: NewsOptions = { looks: false, expunges: true };
+
+/**
+ * When the next sign of life is due: a little early, at a time that many sessions have in common. Thousands of them then share a few wake-ups, and one look at
+ * the store for each mailbox.
+ */
+function keepAliveDueMs(lastSentMs: number, keepAliveMs: number): number {
+  const stepMs = Math.max(1, keepAliveMs / 12);
+  return Math.floor((lastSentMs + keepAliveMs) / stepMs) * stepMs;
 }
 
-async function waitForDone(context: SessionContext): Promise<Reply> {
+async function waitForDone(context: SessionContext, push: IdlePush): Promise<Reply> {
   const { input, output, services } = context;
   const { clock, limits } = services;
-  let lastSentMs = clock.monotonicMs();
   for (;;) {
     const event = input.reader.nextLine();
     if (event) {
@@ -52,20 +55,20 @@ async function waitForDone(context: SessionContext): Promise<Reply> {
     if (context.isDraining) throw new ConnectionClosed();
     output.flush();
     await output.ready();
-    const quietMs = clock.monotonicMs() - lastSentMs;
-    if (quietMs >= limits.keepAliveMs) {
-      lastSentMs = clock.monotonicMs();
+    const dueMs = keepAliveDueMs(push.lastToldMs, limits.keepAliveMs);
+    if (clock.monotonicMs() >= dueMs) {
+      push.lastToldMs = clock.monotonicMs();
       context.untagged('OK Still here');
       // Also the moment to find what no notice told (TRAPS 18).
-      await tellNews(context);
+      await tellNews(context, { ...idleNews, looks: true });
       continue;
     }
     if (context.hasNotice) {
-      if (await tellNews(context)) lastSentMs = clock.monotonicMs();
+      if (await tellNews(context, idleNews)) push.lastToldMs = clock.monotonicMs();
       // Still set: the store is unavailable. Asked again a little later, unless the client speaks first.
       if (context.hasNotice && (await input.wait(retryMs)) === 'ended') throw new ConnectionClosed();
       continue;
     }
-    if ((await input.wait(limits.keepAliveMs - quietMs)) === 'ended') throw new ConnectionClosed();
+    if ((await input.wait(dueMs - clock.monotonicMs())) === 'ended') throw new ConnectionClosed();
   }
 }

@@ -1,12 +1,12 @@
 /** LOGIN (RFC 9051 6.2.3) and what LOGIN and AUTHENTICATE share: the outcome of an attempt. */
 import type { AuthResult } from '../../sasl/contract.js';
 import { prepareCredential } from '../../sasl/index.js';
-import { capabilities } from '../capabilities.js';
+import { capabilities, offersLogin } from '../capabilities.js';
 import { type Command, notLoggedIn } from '../command.js';
 import type { SessionContext } from '../context.js';
 import { utf8Text } from '../grammar/cursor.js';
 import { authTotal } from '../metrics.js';
-import { no, ok, type Reply } from '../replies.js';
+import { no, ok, Refusal, type Reply } from '../replies.js';
 
 export function saslContext(context: SessionContext): { remoteAddress: string; protocol: string } {
   return { remoteAddress: context.connection.remoteAddress, protocol: 'imap' };
@@ -14,11 +14,17 @@ export function saslContext(context: SessionContext): { remoteAddress: string; p
 
 /** Enters the account, or refuses after a delay; too many refusals end the connection. */
 export async function concludeAuth(context: SessionContext, mechanism: string, result: AuthResult): Promise<Reply> {
-  authTotal.inc({ mechanism, result: result.ok ? 'ok' : result.reason });
   if (result.ok) {
-    await context.enter({ id: result.principal.accountId, login: result.principal.login });
+    try {
+      await context.enter({ id: result.principal.accountId, login: result.principal.login });
+    } catch (error) {
+      authTotal.inc({ mechanism, result: error instanceof Refusal ? 'limit' : 'unavailable' });
+      throw error;
+    }
+    authTotal.inc({ mechanism, result: 'ok' });
     return ok('Logged in', `CAPABILITY ${capabilities(context)}`);
   }
+  authTotal.inc({ mechanism, result: result.reason });
   const { limits, clock } = context.services;
   context.logger.info({ mechanism, reason: result.reason, remoteAddress: context.connection.remoteAddress }, 'login refused');
   if (result.reason === 'unavailable') return no('The directory is unavailable, try again later', 'UNAVAILABLE');
@@ -43,6 +49,7 @@ export const login: Command = {
     const password = utf8Text(cursor.astring());
     cursor.end();
     if (!context.mayLogIn) return no('Use TLS first', 'PRIVACYREQUIRED');
+    if (!offersLogin(context)) return no('LOGIN is not allowed here: see the mechanisms of CAPABILITY', 'CANNOT');
     const preparedName = prepareCredential(name);
     const preparedPassword = prepareCredential(password);
     let result: AuthResult = { ok: false, reason: 'invalid' };

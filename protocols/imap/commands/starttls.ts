@@ -9,7 +9,8 @@ export const starttls: Command = {
   async run(context, cursor, { tag }) {
     cursor.end();
     const { startTls } = context.connection;
-    if (context.isSecure || !startTls) return bad('TLS is not available here');
+    // RFC 4978 section 3: a layer of compression can't be put under TLS afterwards (UNAUTHENTICATE leaves it in place).
+    if (context.isSecure || context.isCompressed || !startTls) return bad('TLS is not available here');
     context.input.detach();
     context.output.write(`${tag} OK Begin TLS negotiation now\r\n`);
     context.output.flush();

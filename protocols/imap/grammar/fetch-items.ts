@@ -16,7 +16,8 @@ export type SimpleItem =
   | 'MODSEQ'
   | 'EMAILID'
   | 'THREADID'
-  | 'SAVEDATE';
+  | 'SAVEDATE'
+  | 'PREVIEW';
 
 /** A section of a message: part numbers, then perhaps what of that part. */
 export interface Section {
@@ -59,6 +60,7 @@ const simpleItems: ReadonlySet<string> = new Set<SimpleItem>([
   'EMAILID',
   'THREADID',
   'SAVEDATE',
+  'PREVIEW',
 ]);
 const maxPathLength = 64;
 /** Sections of one FETCH; each may cost a read per message. */
@@ -91,8 +93,14 @@ function readItem(cursor: Cursor, request: FetchRequest): void {
   }
   const legacy = legacyItem(name);
   if (legacy) request.sections.push(legacy);
-  else if (simpleItems.has(name)) request.items.add(name as SimpleItem);
-  else cursor.fail(`Unknown fetch item ${name.slice(0, 40)}`);
+  else if (simpleItems.has(name)) {
+    request.items.add(name as SimpleItem);
+    // RFC 8970 3.2: a preview that is ready is given to the lazy, too, and ours always are.
+    if (name === 'PREVIEW' && cursor.seesWord(' (LAZY)')) {
+      cursor.space();
+      cursor.list(() => cursor.word());
+    }
+  } else cursor.fail(`Unknown fetch item ${name.slice(0, 40)}`);
 }
 
 /** An atom up to `[`, which is an ordinary atom character. */

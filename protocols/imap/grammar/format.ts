@@ -2,31 +2,12 @@
  * Pieces of responses as latin1 strings (one character per byte), so that a whole response line is built as one string and copied once into
  * the output. Quoted where that is possible, a literal where not.
  */
+import { formatNstring, formatString, rawUtf8 } from '../../message/index.js';
 import { encodeUtf7 } from './mailbox-name.js';
 
-/** Longest value that is sent as a quoted string. */
-const maxQuotedBytes = 1_000;
-const plainPattern = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
+export { formatNstring, formatString, rawUtf8 };
+
 const atomPattern = /^[^\x00-\x20(){%*"\\\]\x7f-\xff]+$/;
-
-/** UTF-8 bytes of Unicode text, as latin1. */
-export function rawUtf8(text: string): string {
-  return /[^\x00-\x7f]/.test(text) ? Buffer.from(text, 'utf8').toString('latin1') : text;
-}
-
-/** A string from bytes held as latin1. RFC 9051 section 9: 8-bit bytes, CR, LF and long values need a literal; NUL can't be sent at all. */
-export function formatString(raw: string): string {
-  if (raw.length <= maxQuotedBytes) {
-    if (plainPattern.test(raw)) return `"${raw}"`;
-    if (!/[\x00\r\n\x7f-\xff]/.test(raw)) return `"${raw.replace(/["\\]/g, '\\$&')}"`;
-  }
-  const sendable = raw.includes('\0') ? raw.replaceAll('\0', '') : raw;
-  return `{${sendable.length}}\r\n${sendable}`;
-}
-
-export function formatNstring(raw: string | null | undefined): string {
-  return raw === null || raw === undefined ? 'NIL' : formatString(raw);
-}
 
 /** A string that may stand as a bare atom. */
 export function formatAstring(raw: string): string {
@@ -84,14 +65,15 @@ export function flagNames(keywords: readonly string[]): string[] {
 const flagLists = new Map<string, string>();
 const maxCachedFlagLists = 4_096;
 
-/** `(\Seen \Deleted)`. The few combinations that occur are remembered. */
-export function formatFlags(keywords: readonly string[], isDeleted: boolean): string {
-  if (keywords.length === 0) return isDeleted ? '(\\Deleted)' : '()';
-  const key = `${isDeleted ? '1' : '0'}${keywords.join(' ')}`;
+/** `(\Seen \Deleted \Recent)`. The few combinations that occur are remembered. */
+export function formatFlags(keywords: readonly string[], isDeleted: boolean, isRecent = false): string {
+  if (keywords.length === 0 && !isRecent) return isDeleted ? '(\\Deleted)' : '()';
+  const key = `${(isDeleted ? 1 : 0) + (isRecent ? 2 : 0)}${keywords.join(' ')}`;
   const known = flagLists.get(key);
   if (known) return known;
   const names = flagNames(keywords);
   if (isDeleted) names.push('\\Deleted');
+  if (isRecent) names.push('\\Recent');
   const list = `(${names.join(' ')})`;
   if (flagLists.size >= maxCachedFlagLists) flagLists.clear();
   flagLists.set(key, list);

@@ -7,8 +7,10 @@ import { formatAstring, formatFlags, formatMailbox, formatString, rawUtf8 } from
 import { defaultGrammarLimits, ImapSyntaxError } from './limits.js';
 import { decodeMailboxName, decodeUtf7, encodeUtf7, mailboxPath, mailboxPattern } from './mailbox-name.js';
 import { CommandReader, type RawCommand } from './reader.js';
-import { readSearch } from './search-keys.js';
+import { readCriteria, type SearchCriteria } from './search-keys.js';
+import { partOf, readPartialRange, readReturns, type SearchReturns } from './search-returns.js';
 import { formatNumbers, inRanges, parseSequenceSet, resolveRanges } from './sequence-set.js';
+import { readSortCriteria, readThreadAlgorithm } from './sort-keys.js';
 
 /** A command as the reader gives it; literals are taken. */
 function command(text: string): RawCommand {
@@ -56,7 +58,9 @@ describe('strings', () => {
     );
     const readers: ((reading: Cursor) => unknown)[] = [
       readFetchItems,
-      (reading) => readSearch(reading, false),
+      (reading) => readSearch(reading),
+      readSortCriteria,
+      readThreadAlgorithm,
       (reading) => reading.list(() => reading.nstring()),
       (reading) => readDate(reading),
       (reading) => mailboxPath(reading.astring(), false),
@@ -258,8 +262,13 @@ describe('fetch items', () => {
   });
 });
 
+function readSearch(reading: Cursor): SearchCriteria & { returns: SearchReturns | undefined } {
+  reading.space();
+  return { returns: readReturns(reading), ...readCriteria(reading, 'optional', false) };
+}
+
 describe('search keys', () => {
-  const key = (text: string) => readSearch(cursor(` ${text}`), false).key;
+  const key = (text: string) => readSearch(cursor(` ${text}`)).key;
 
   it('are read into a tree', () => {
     expect(key('UNSEEN')).toEqual({ kind: 'not', key: { kind: 'keyword', keyword: '$seen' } });
@@ -285,8 +294,23 @@ describe('search keys', () => {
       text: 'äö',
     });
     expect(key('CHARSET iso-8859-1 SUBJECT {2+}\r\n\xc4\xd6')).toEqual({ kind: 'field', field: 'subject', text: 'äö' });
-    expect(readSearch(cursor(' RETURN (MIN SAVE) ALL'), false).returns).toEqual(new Set(['MIN', 'SAVE']));
-    expect(readSearch(cursor(' RETURN () ALL'), false).returns).toEqual(new Set(['ALL']));
+    const returns = (text: string) => readSearch(cursor(` RETURN (${text}) ALL`)).returns;
+    expect(returns('MIN SAVE')).toMatchObject({ min: true, save: true, all: false, count: false });
+    expect(returns('')).toMatchObject({ all: true, min: false });
+    expect(returns('partial 500:400 COUNT')).toMatchObject({ partial: { first: 400, last: 500, fromEnd: false }, count: true });
+    expect(readSearch(cursor(' 1:3')).usesSequences).toBe(true);
+    expect(readSearch(cursor(' UID 1:3 $')).usesSequences).toBe(false);
+  });
+
+  it('take a page of a result from either end', () => {
+    const list = Uint32Array.of(10, 20, 30, 40, 50);
+    const page = (text: string) => [...partOf(list, readPartialRange(cursor(text)))];
+    expect(page('1:2')).toEqual([10, 20]);
+    expect(page('4:9')).toEqual([40, 50]);
+    expect(page('6:9')).toEqual([]);
+    expect(page('-1:-2')).toEqual([40, 50]);
+    expect(page('-4:-9')).toEqual([10, 20]);
+    expect(page('-6:-9')).toEqual([]);
   });
 
   it.each([
@@ -302,14 +326,40 @@ describe('search keys', () => {
     'ALL)',
     'FOO',
     'RETURN (FOO) ALL',
+    'RETURN (ALL PARTIAL 1:2) ALL',
+    'RETURN (PARTIAL 1:2 PARTIAL 3:4) ALL',
+    'RETURN (PARTIAL 1) ALL',
+    'RETURN (PARTIAL 1:*) ALL',
+    'RETURN (PARTIAL 0:1) ALL',
+    'RETURN (PARTIAL -1:2) ALL',
+    'RETURN (PARTIAL 1:4294967296) ALL',
     'HEADER x',
     'UID',
   ])('refuse %j', (text) => {
     expect(() => key(text)).toThrow(ImapSyntaxError);
   });
 
-  it('are limited in number', () => {
-    expect(() => key(Array.from({ length: 9_000 }, () => 'ALL').join(' '))).toThrow('Too many search keys');
+  it('are many, but neither endless nor deep', () => {
+    const many = (count: number) => Array.from({ length: count }, () => 'ALL').join(' ');
+    expect(key(many(10_000))).toMatchObject({ kind: 'and' });
+    expect(() => key(many(40_000))).toThrow('Too many search keys');
+    expect(() => key(`${'NOT '.repeat(10_000)}ALL`)).toThrow('Nested too deep');
+    expect(() => key(`${'('.repeat(1_000)}ALL${')'.repeat(1_000)}`)).toThrow('Nested too deep');
+    expect(() => key(`${'OR ALL '.repeat(10_000)}ALL`)).toThrow('Nested too deep');
+  });
+});
+
+describe('sort criteria', () => {
+  it('are read in order, each key once', () => {
+    expect(readSortCriteria(cursor('(REVERSE DATE subject DISPLAYFROM DATE)'))).toEqual([
+      { key: 'DATE', isReverse: true },
+      { key: 'SUBJECT', isReverse: false },
+      { key: 'DISPLAYFROM', isReverse: false },
+    ]);
+  });
+
+  it.each(['()', '(REVERSE)', '(FOO)', 'DATE', '(REVERSE REVERSE DATE)'])('refuse %j', (text) => {
+    expect(() => readSortCriteria(cursor(text))).toThrow(ImapSyntaxError);
   });
 });
 

@@ -90,6 +90,14 @@ export class CommandReader {
     return reader;
   }
 
+  /** Takes out what was pushed and not consumed: it is meant for somebody else (COMPRESS). Only between commands. */
+  takeUnread(): Buffer[] {
+    const line = Buffer.concat(this.#line, this.#lineBytes);
+    const chunks = this.#chunks.map((chunk, at) => (at === 0 ? chunk.subarray(this.#offset) : chunk));
+    this.reset();
+    return [line, ...chunks].filter((chunk) => chunk.length > 0);
+  }
+
   /** Forgets everything buffered and begun (STARTTLS: what came in plain text must not be taken for secure). */
   reset(): void {
     this.#chunks = [];

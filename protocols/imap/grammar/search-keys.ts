@@ -2,6 +2,7 @@
  * SEARCH programs (RFC 9051 6.4.4 and RFC 3501 6.4.4; WITHIN, CONDSTORE, OBJECTID, SAVEDATE): read into a tree with limited depth and size.
  */
 import iconv from 'iconv-lite';
+import { foldText } from '../../../store/search/analysis/fold.js';
 import type { Cursor } from './cursor.js';
 import { readDate } from './dates.js';
 import { keywordOf } from './format.js';
@@ -16,6 +17,7 @@ export type SearchKey =
   | { kind: 'none' }
   | { kind: 'keyword'; keyword: string }
   | { kind: 'deleted' }
+  | { kind: 'recent' }
   | { kind: 'and'; keys: SearchKey[] }
   | { kind: 'or'; left: SearchKey; right: SearchKey }
   | { kind: 'not'; key: SearchKey }
@@ -29,18 +31,19 @@ export type SearchKey =
   | { kind: 'header'; name: string; text: string }
   | { kind: 'body' | 'text'; text: string };
 
-export type SearchReturn = 'MIN' | 'MAX' | 'ALL' | 'COUNT' | 'SAVE';
-
-export interface SearchProgram {
-  /** Absent: the old untagged SEARCH response is asked for. */
-  returns?: Set<SearchReturn>;
+/** What is looked for, as SEARCH, SORT and THREAD share it. */
+export interface SearchCriteria {
   key: SearchKey;
   /** A MODSEQ key occurs: the response carries the highest modseq (RFC 7162 3.1.5). */
   usesModseq: boolean;
+  /** A sequence number occurs (not `$`, not UIDs). */
+  usesSequences: boolean;
 }
 
 /** BODY and TEXT keys of one program: each looks through all of a message, which nobody can interrupt. */
 const maxTextKeys = 32;
+/** Keys of one program; a line is full before. */
+const maxKeys = 32_768;
 
 interface Reading {
   cursor: Cursor;
@@ -48,25 +51,22 @@ interface Reading {
   keys: number;
   textKeys: number;
   usesModseq: boolean;
+  usesSequences: boolean;
 }
 
-/** Reads everything behind `SEARCH`: [RETURN (…)] [CHARSET x] keys. */
-export function readSearch(cursor: Cursor, utf8Enabled: boolean): SearchProgram {
-  cursor.space();
-  let returns: Set<SearchReturn> | undefined;
-  if (cursor.seesWord('RETURN (')) {
-    cursor.word();
-    cursor.space();
-    returns = new Set(cursor.list(() => readReturn(cursor), true));
-    if (returns.size === 0) returns.add('ALL');
-    cursor.space();
-  }
-  const reading: Reading = { cursor, charset: 'utf-8', keys: 0, textKeys: 0, usesModseq: false };
-  if (cursor.seesWord('CHARSET ')) {
-    cursor.word();
-    cursor.space();
+/**
+ * Reads up to the end of the command: [CHARSET x] keys, or in SORT and THREAD (`mandatory`) the charset's name and keys. Throws ImapSyntaxError, with status NO
+ * where the program can be read but not be served (BADCHARSET, limits).
+ */
+export function readCriteria(cursor: Cursor, charset: 'optional' | 'mandatory', utf8Enabled: boolean): SearchCriteria {
+  const reading: Reading = { cursor, charset: 'utf-8', keys: 0, textKeys: 0, usesModseq: false, usesSequences: false };
+  if (charset === 'mandatory' || cursor.seesWord('CHARSET ')) {
+    if (charset === 'optional') {
+      cursor.word();
+      cursor.space();
+    }
     reading.charset = readCharset(cursor);
-    // RFC 6855 section 3: after ENABLE UTF8=ACCEPT a charset must not be given.
+    // RFC 6855 section 3: after ENABLE UTF8=ACCEPT no other charset may be given.
     if (utf8Enabled && reading.charset !== 'utf-8' && reading.charset !== 'us-ascii')
       cursor.fail('CHARSET is not allowed with UTF-8 enabled');
     cursor.space();
@@ -75,15 +75,7 @@ export function readSearch(cursor: Cursor, utf8Enabled: boolean): SearchProgram 
   do keys.push(readKey(reading));
   while (cursor.takes(' ') && !cursor.isAtEnd);
   cursor.end();
-  return { returns, key: allOf(keys), usesModseq: reading.usesModseq };
-}
-
-function readReturn(cursor: Cursor): SearchReturn {
-  const option = cursor.word();
-  if (option !== 'MIN' && option !== 'MAX' && option !== 'ALL' && option !== 'COUNT' && option !== 'SAVE') {
-    cursor.fail(`Unknown return option ${option.slice(0, 40)}`);
-  }
-  return option;
+  return { key: allOf(keys), usesModseq: reading.usesModseq, usesSequences: reading.usesSequences };
 }
 
 function readCharset(cursor: Cursor): string {
@@ -106,18 +98,21 @@ const constants: Record<string, SearchKey> = {
   DRAFT: { kind: 'keyword', keyword: '$draft' },
   FLAGGED: { kind: 'keyword', keyword: '$flagged' },
   SEEN: { kind: 'keyword', keyword: '$seen' },
-  // \Recent is never set (RFC 9051 has no such flag): NEW and RECENT find nothing, OLD everything.
-  NEW: { kind: 'none' },
-  RECENT: { kind: 'none' },
-  OLD: { kind: 'all' },
+  NEW: { kind: 'and', keys: [{ kind: 'recent' }, { kind: 'not', key: { kind: 'keyword', keyword: '$seen' } }] },
+  RECENT: { kind: 'recent' },
+  OLD: { kind: 'not', key: { kind: 'recent' } },
   SAVEDATESUPPORTED: { kind: 'all' },
 };
 
 function readKey(reading: Reading): SearchKey {
   const { cursor } = reading;
-  if (++reading.keys > cursor.limits.maxArguments) throw new ImapSyntaxError('Too many search keys', 'LIMIT', 'NO');
-  if (cursor.sees('(')) return allOf(cursor.list(() => readKey(reading)));
-  if (/^[0-9*$]$/.test(cursor.peek())) return { kind: 'sequence', set: readSequenceSet(cursor) };
+  if (++reading.keys > maxKeys) throw new ImapSyntaxError('Too many search keys', 'LIMIT', 'NO');
+  if (cursor.sees('(')) return readGroup(reading);
+  if (/^[0-9*$]$/.test(cursor.peek())) {
+    const set = readSequenceSet(cursor);
+    reading.usesSequences ||= set.kind === 'ranges';
+    return { kind: 'sequence', set };
+  }
   const name = cursor.word();
   const constant = constants[name];
   if (constant) return constant;
@@ -125,6 +120,16 @@ function readKey(reading: Reading): SearchKey {
   if (negated && (negated.kind === 'keyword' || negated.kind === 'deleted')) return { kind: 'not', key: negated };
   cursor.space();
   return readKeyWithArgument(reading, name);
+}
+
+function readGroup(reading: Reading): SearchKey {
+  const { cursor } = reading;
+  const keys: SearchKey[] = [];
+  cursor.open();
+  do keys.push(readKey(reading));
+  while (cursor.takes(' '));
+  cursor.close();
+  return allOf(keys);
 }
 
 function readKeyWithArgument(reading: Reading, name: string): SearchKey {
@@ -144,6 +149,11 @@ function readKeyWithArgument(reading: Reading, name: string): SearchKey {
       return { kind: 'not', key: keywordKey(cursor) };
     case 'UID':
       return { kind: 'uid', set: readSequenceSet(cursor) };
+    // RFC 9738 3.2.
+    case 'UIDAFTER':
+      return uidsBetween(readUid(cursor) + 1, 0xffff_ffff);
+    case 'UIDBEFORE':
+      return uidsBetween(1, readUid(cursor) - 1);
     case 'LARGER':
       return { kind: 'larger', bytes: cursor.number64() };
     case 'SMALLER':
@@ -175,6 +185,16 @@ function readKeyWithArgument(reading: Reading, name: string): SearchKey {
     default:
       return dateKey(cursor, name);
   }
+}
+
+function readUid(cursor: Cursor): number {
+  const uid = cursor.number();
+  if (uid === 0) cursor.fail('Expected a UID');
+  return uid;
+}
+
+function uidsBetween(first: number, last: number): SearchKey {
+  return first > last ? { kind: 'none' } : { kind: 'uid', set: { kind: 'ranges', ends: [first, last] } };
 }
 
 function nested(reading: Reading, read: () => SearchKey): SearchKey {
@@ -219,7 +239,5 @@ function readText({ cursor, charset }: Reading): string {
   return searchText(charset === 'utf-8' || charset === 'us-ascii' ? bytes.toString('utf8') : iconv.decode(bytes, charset));
 }
 
-/** The form in which texts are compared: NFC and lower case. */
-export function searchText(text: string): string {
-  return /[^\x00-\x7f]/.test(text) ? text.normalize('NFC').toLowerCase() : text.toLowerCase();
-}
+/** The form in which texts are compared; the full-text index keeps the same. */
+export const searchText = foldText;

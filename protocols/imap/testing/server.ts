@@ -1,19 +1,27 @@
 /**
- * An IMAP server on 127.0.0.1 over the real stores (memory backend unless another is given) for tests: plain port with STARTTLS, and TLS port. Accounts alice and bob, password
+ * An IMAP server on 127.0.0.1 over the real stores (memory backend unless another is given) for tests: plain port with STARTTLS, and TLS port. Accounts alice, bob and carol, password
  * `secret`.
  */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
 import { createServer as createTlsServer, TLSSocket } from 'node:tls';
 import { type Clock, silentLogger, systemClock, systemRandom } from '../../../ops/telemetry/index.js';
 import { type BlobStore, createBlobStore } from '../../../store/blobs/index.js';
 import { type KvStore, openMemoryStore } from '../../../store/kv/index.js';
 import { createMailStore, type OpenMailStore } from '../../../store/mail/index.js';
+import type { SearchStore } from '../../../store/search/contract.js';
 import { summarizeWithin } from '../../message/index.js';
 import type { AuthResult, SaslBackend } from '../../sasl/contract.js';
-import { deriveScramKeys } from '../../sasl/index.js';
+import { deriveScramKeys, serverChannelBinding } from '../../sasl/index.js';
 import { testCertificate } from '../../testing/certificate.js';
-import { defaultImapLimits, type ImapConnection, type ImapLimits, ImapSession } from '../index.js';
+import {
+  defaultImapLimits,
+  type ImapConnection,
+  type ImapDirectory,
+  type ImapLimits,
+  type ImapPrincipal,
+  type ImapServices,
+  ImapSession,
+} from '../index.js';
 
 export interface TestServerOptions {
   limits?: Partial<ImapLimits>;
@@ -22,6 +30,16 @@ export interface TestServerOptions {
   /** LOGIN without TLS; default true. */
   allowPlainAuth?: boolean;
   quotaLimitBytes?: number;
+  /** Default: true. */
+  sharesWithEveryone?: boolean;
+  /** Of the directory, what is not as usual. */
+  directory?: Partial<ImapDirectory>;
+  /** Default: any number of connections. */
+  admitConnection?: NonNullable<ImapServices['admitConnection']>;
+  /** Who knows the accounts; default: alice, bob and carol. */
+  sasl?: SaslBackend;
+  /** The full-text index; default: none. */
+  search?: SearchStore;
   /** Default: a fresh memory store. One that is given stays open when the server closes. */
   kv?: KvStore;
 }
@@ -47,7 +65,25 @@ export const testPassword = 'secret';
 const logins = new Map([
   ['alice', 'alice0000000000a'],
   ['bob', 'bob000000000000b'],
+  ['carol', 'carol0000000000c'],
+  ['team', 'team00000000000t'],
 ]);
+
+/** All users at example.test; `team` is a group with bob in it. */
+const testDirectory: ImapDirectory = {
+  byAddress: async (address) => {
+    const [login = '', domain] = address.toLowerCase().split('@');
+    return domain === undefined || domain === 'example.test' ? principalOf(login) : undefined;
+  },
+  byId: async (id) => principalOf([...logins].find(([, known]) => known === id)?.[0] ?? ''),
+  groupsOf: async (accountId) => (accountId === logins.get('bob') ? [principalOf('team')!] : []),
+};
+
+function principalOf(login: string): ImapPrincipal | undefined {
+  const id = logins.get(login);
+  return id === undefined ? undefined : { id, kind: login === 'team' ? 'group' : 'account', address: `${login}@example.test` };
+}
+
 const scramIterations = 4096;
 
 export function accountIdOf(login: string): string {
@@ -86,8 +122,15 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     const session = new ImapSession(connection, {
       mail,
       blobs,
-      sasl: testBackend,
+      sasl: options.sasl ?? testBackend,
       accounts: { quotaLimitBytes: async () => options.quotaLimitBytes },
+      sharing: {
+        directory: { ...testDirectory, ...options.directory },
+        otherUsers: 'Other Users',
+        groups: 'Shared Folders',
+        withEveryone: options.sharesWithEveryone ?? true,
+      },
+      serverAnnotations: { comment: 'Mail of the test', admin: 'mailto:postmaster@example.test' },
       scram: { fakeSaltKey: Buffer.alloc(32, 7), iterations: scramIterations, saltBytes: salt.length },
       clock: options.sessionClock ?? clock,
       random: systemRandom,
@@ -95,6 +138,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       serverName: 'mail.example.test',
       limits: { ...defaultImapLimits, authFailureDelayMs: 5, ...options.limits },
       allowPlainAuth: options.allowPlainAuth ?? true,
+      ...(options.search ? { search: options.search } : {}),
+      ...(options.admitConnection ? { admitConnection: options.admitConnection } : {}),
     });
     sessions.add(session);
     void session.run().then(() => sessions.delete(session));
@@ -106,17 +151,28 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   };
   const plain = createServer({ allowHalfOpen: true }, (socket) => {
     track(socket);
+    let secured: TLSSocket | undefined;
     serve({
       socket,
       remoteAddress: socket.remoteAddress ?? '',
       remotePort: socket.remotePort ?? 0,
       secure: false,
-      startTls: () => upgrade(socket, tls),
+      channelBinding: (type) => secured && serverChannelBinding(secured)(type),
+      startTls: async () => {
+        secured = await upgrade(socket, tls);
+        return secured;
+      },
     });
   });
   const secure = createTlsServer({ ...tls }, (socket) => {
     track(socket);
-    serve({ socket, remoteAddress: socket.remoteAddress ?? '', remotePort: socket.remotePort ?? 0, secure: true });
+    serve({
+      socket,
+      remoteAddress: socket.remoteAddress ?? '',
+      remotePort: socket.remotePort ?? 0,
+      secure: true,
+      channelBinding: serverChannelBinding(socket),
+    });
   });
   const port = await listen(plain);
   const tlsPort = await listen(secure);
@@ -154,7 +210,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   };
 }
 
-function upgrade(socket: Socket, tls: { key: string; cert: string }): Promise<Duplex> {
+function upgrade(socket: Socket, tls: { key: string; cert: string }): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const secured = new TLSSocket(socket, { isServer: true, ...tls });
     secured.once('secure', () => resolve(secured));

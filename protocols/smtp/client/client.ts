@@ -1,8 +1,9 @@
 /** A connection to an SMTP or LMTP server that takes messages one after another. */
 
-import { openConnection, type ReadyConnection } from './connect.js';
-import type { ConnectOptions, OutgoingMessage, SendResult, TlsOutcome } from './contract.js';
-import { Transaction } from './transaction.js';
+import { openConnection } from './connect.js';
+import type { ConnectOptions, OutgoingMessage, PeerLimits, SendResult, TlsOutcome } from './contract.js';
+import type { ReadyConnection } from './ready.js';
+import { limitsOf, Transaction } from './transaction.js';
 
 export class SmtpClient {
   readonly #connection: ReadyConnection;
@@ -10,15 +11,20 @@ export class SmtpClient {
   #busy = false;
   #needsReset = false;
   #broken = false;
+  #messages = 0;
+  readonly #limits: PeerLimits;
 
   private constructor(connection: ReadyConnection, lmtp: boolean) {
     this.#connection = connection;
     this.#lmtp = lmtp;
+    this.#limits = limitsOf(connection.capabilities);
   }
 
   /** Connects up to where a message can be sent. Rejects with `SmtpConnectError`, whatever the stage. */
   static async connect(options: ConnectOptions): Promise<SmtpClient> {
-    return new SmtpClient(await openConnection(options), options.protocol === 'lmtp');
+    const connection = await openConnection(options);
+    connection.wire.forgetSignal();
+    return new SmtpClient(connection, options.protocol === 'lmtp');
   }
 
   /** How the connection is protected. */
@@ -31,14 +37,20 @@ export class SmtpClient {
     return this.#connection.capabilities;
   }
 
+  /** What the peer said of itself (RFC 9422). */
+  get limits(): PeerLimits {
+    return this.#limits;
+  }
+
   /** The text of the 220. */
   get greeting(): string {
     return this.#connection.greeting;
   }
 
-  /** False once the connection is lost, or after a 421. */
+  /** False once the connection is lost, after a 421, or when an idle peer has said something: that can only be its farewell. */
   get usable(): boolean {
-    return !this.#broken && !this.#connection.wire.lost;
+    const { wire } = this.#connection;
+    return !this.#broken && !wire.lost && (this.#busy || !wire.hasUnread);
   }
 
   /**
@@ -57,7 +69,8 @@ export class SmtpClient {
       const result = await transaction.run();
       this.#needsReset = transaction.needsReset;
       if (!result.reusable) this.#broken = true;
-      return result;
+      const isLast = ++this.#messages >= (this.#limits.maxMessages ?? Number.POSITIVE_INFINITY);
+      return isLast ? { ...result, reusable: false } : result;
     } finally {
       signal?.removeEventListener('abort', onAbort);
       this.#busy = false;

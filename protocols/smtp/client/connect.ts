@@ -6,6 +6,8 @@ import { type Clock, systemClock } from '../../../ops/telemetry/index.js';
 import { parseCapabilities } from '../grammar/command.js';
 import type { ParsedReply } from '../grammar/reply.js';
 import { type ClientStage, type ClientTimeouts, type ConnectOptions, SmtpConnectError, type TlsOutcome } from './contract.js';
+import { logIn } from './login.js';
+import { type ReadyConnection, refused } from './ready.js';
 import { ClientWire, ConnectionLost } from './wire.js';
 
 /** RFC 5321 4.5.3.2, where it says something. */
@@ -21,21 +23,6 @@ export const defaultClientTimeouts: ClientTimeouts = {
   dataTerminationMs: 600_000,
   quitMs: 5_000,
 };
-
-export interface ReadyConnection {
-  wire: ClientWire;
-  capabilities: ReadonlyMap<string, string>;
-  tls: TlsOutcome;
-  greeting: string;
-  timeouts: ClientTimeouts;
-}
-
-/** The peer's code and words as an error. */
-function refused(stage: ClientStage, reply: ParsedReply, tls?: TlsOutcome): SmtpConnectError {
-  const permanent = reply.code >= 500;
-  const enhanced = reply.enhanced ?? (permanent ? '5.0.0' : '4.0.0');
-  return new SmtpConnectError(stage, permanent ? 'permanent' : 'temporary', reply.code, enhanced, reply.lines.join(' '), tls);
-}
 
 class Opening {
   #stage: ClientStage = 'connect';
@@ -59,7 +46,8 @@ class Opening {
       wire?.destroy();
       if (error instanceof ConnectionLost && error.code !== 'tls') {
         // RFC 3463: 4.4.1 no answer from host, 4.4.2 bad connection.
-        throw new SmtpConnectError(this.#stage, 'temporary', 0, this.#stage === 'connect' ? '4.4.1' : '4.4.2', error.message);
+        const enhanced = this.#stage === 'connect' ? '4.4.1' : error.code === 'injected' ? '4.7.0' : '4.4.2';
+        throw new SmtpConnectError(this.#stage, 'temporary', 0, enhanced, error.message, undefined, error.systemCode);
       }
       throw error;
     }
@@ -68,7 +56,8 @@ class Opening {
   async #converse(wire: ClientWire, plainBecause: string | undefined): Promise<ReadyConnection> {
     const { tls: policy, auth } = this.options;
     let tls: TlsOutcome = { mode: policy.mode, used: false };
-    if (plainBecause !== undefined) tls.problem = plainBecause;
+    if (plainBecause !== undefined) tls = { ...tls, problem: plainBecause, isHandshakeBroken: true };
+    else if (policy.mode === 'none' && policy.plainBecause !== undefined) tls.problem = policy.plainBecause;
     if (policy.mode === 'implicit') tls = await this.#secure(wire, 'connect');
     this.#stage = 'greeting';
     const greeting = await wire.read(this.timeouts.greetingMs);
@@ -79,8 +68,19 @@ class Opening {
       tls = await this.#startTls(wire, capabilities);
       if (tls.used) capabilities = await this.#hello(wire);
     }
-    if (auth) await this.#authenticate(wire, capabilities, tls);
-    return { wire, capabilities, tls, greeting: greeting.lines.join(' '), timeouts: this.timeouts };
+    const connection = {
+      wire,
+      capabilities,
+      tls,
+      greeting: greeting.lines.join(' '),
+      timeouts: this.timeouts,
+      clock: this.#clock,
+    };
+    if (auth) {
+      this.#stage = 'auth';
+      await logIn(connection, this.options);
+    }
+    return connection;
   }
 
   async #command(wire: ClientWire, line: string): Promise<ParsedReply> {
@@ -123,24 +123,6 @@ class Opening {
       throw new SmtpConnectError(stage, 'temporary', 0, '4.7.5', text, tls);
     }
     return tls;
-  }
-
-  async #authenticate(wire: ClientWire, capabilities: ReadonlyMap<string, string>, tls: TlsOutcome): Promise<void> {
-    this.#stage = 'auth';
-    const { auth, authWithoutTls } = this.options;
-    const fail = (enhanced: string, text: string) => new SmtpConnectError('auth', 'temporary', 0, enhanced, text, tls);
-    if (!tls.used && !authWithoutTls) throw fail('4.7.11', 'The password is not sent without TLS');
-    const offered = (capabilities.get('AUTH') ?? '').toUpperCase().split(/[ =]+/);
-    const base64 = (text: string) => Buffer.from(text, 'utf8').toString('base64');
-    let reply: ParsedReply;
-    if (offered.includes('PLAIN')) {
-      reply = await this.#command(wire, `AUTH PLAIN ${base64(`\0${auth!.login}\0${auth!.password}`)}`);
-    } else if (offered.includes('LOGIN')) {
-      reply = await this.#command(wire, 'AUTH LOGIN');
-      if (reply.code === 334) reply = await this.#command(wire, base64(auth!.login));
-      if (reply.code === 334) reply = await this.#command(wire, base64(auth!.password));
-    } else throw fail('4.7.4', 'The peer offers neither AUTH PLAIN nor AUTH LOGIN');
-    if (reply.code !== 235) throw refused('auth', reply, tls);
   }
 }
 

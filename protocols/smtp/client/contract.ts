@@ -4,6 +4,7 @@
  */
 import type { PeerCertificate } from 'node:tls';
 import type { Clock, Logger } from '../../../ops/telemetry/index.js';
+import type { SaslCredentials } from '../../sasl/client/contract.js';
 import type { BodyType, RecipientParameters } from '../grammar/parameters.js';
 
 /** `none`: never. `opportunistic`: if offered and it works. `required`: without it nothing is sent. `implicit`: TLS from the first byte. */
@@ -30,6 +31,8 @@ export interface ClientTls {
   /** PEM; trusted roots instead of Node's own. */
   ca?: string | Buffer;
   minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  /** With `none`: why TLS is not even tried, for `TlsOutcome.problem`. */
+  plainBecause?: string;
   /** Judges the certificate. Left out: `required` and `implicit` demand `authorized`, `opportunistic` takes anything. */
   verify?(shown: ShownCertificate): CertificateVerdict;
 }
@@ -44,6 +47,8 @@ export interface TlsOutcome {
   authorized?: boolean;
   /** Why TLS is not used although the mode wished it, or why the certificate is not authorized. */
   problem?: string;
+  /** STARTTLS was taken up and the handshake failed; the connection is a second, plain one. Worth remembering for this host. */
+  isHandshakeBroken?: boolean;
 }
 
 /** RFC 5321 4.5.3.2, milliseconds. */
@@ -64,9 +69,18 @@ export interface ClientTimeouts {
   quitMs: number;
 }
 
-export interface ClientAuth {
-  login: string;
-  password: string;
+/** A login with a password or a token, by the best mechanism that both sides have. */
+export type ClientAuth = SaslCredentials & {
+  /** Only these mechanisms; left out, any that fits. */
+  mechanisms?: readonly string[];
+};
+
+/** RFC 9422: what the peer takes, as far as it says so in EHLO. */
+export interface PeerLimits {
+  /** Messages in one connection. */
+  maxMessages?: number;
+  /** Recipients of one message. */
+  maxRecipients?: number;
 }
 
 export interface ConnectOptions {
@@ -90,6 +104,9 @@ export interface ConnectOptions {
   signal?: AbortSignal;
 }
 
+/** Content up to this may be handed over as a whole: less than what a kernel keeps for a socket, and little enough for many at a time. */
+export const maxWholeBytes = 65_536;
+
 /** A message's content, possibly opened more than once. */
 export interface MessageBody {
   sizeBytes: number;
@@ -100,6 +117,8 @@ export interface MessageBody {
   /** Contains NUL, or lines that are not lines: needs BINARYMIME and BDAT. */
   binary?: boolean;
   open(): AsyncIterable<Buffer>;
+  /** All of it at once: there where it is small (`maxWholeBytes`), and then used instead of `open`. */
+  read?(): Promise<Buffer>;
   /** Asked just before the octets that complete the content are written: whether it may still be sent. With no, the peer gets an incomplete one. */
   mayComplete?(): boolean;
 }
@@ -117,6 +136,17 @@ export interface OutgoingMessage {
   envelopeId?: string;
   /** Overrides what is derived from `body`. */
   bodyType?: BodyType;
+  /**
+   * Octets above 127 for a peer without 8BITMIME: `send` sends them as they are (nearly every server takes them), `return` refuses with 5.6.3. RFC 6152 3 knows
+   * only conversion and return. Default: `return`.
+   */
+  eightBit?: 'send' | 'return';
+  /** RFC 8689: goes only to a peer that offers REQUIRETLS, under TLS whose certificate the caller had verified when it connected. */
+  requireTls?: boolean;
+  /** RFC 2852: what is left of the time goes on to a peer that offers DELIVERBY; with `return` no other peer gets the message. */
+  deliverBy?: { untilMs: number; mode: 'return' | 'notify'; isTraced: boolean };
+  /** RFC 6710, -9 to 9; told to peers that offer MT-PRIORITY, unless 0. */
+  priority?: number;
   body: MessageBody;
 }
 
@@ -158,6 +188,8 @@ export interface SendResult {
   recipients: RecipientResult[];
   /** DSN parameters went to a peer that offers DSN: it reports on. Otherwise the caller must send `relayed` reports itself. */
   dsnPassedOn: boolean;
+  /** BY went to a peer that offers DELIVERBY: it watches the time from here on. */
+  deliverByPassedOn?: boolean;
   /** The connection can take another message. */
   reusable: boolean;
 }
@@ -174,6 +206,8 @@ export class SmtpConnectError extends Error {
     readonly enhanced: string,
     message: string,
     readonly tls?: TlsOutcome,
+    /** The system's word for it, where there is one: `ECONNREFUSED`, `EADDRNOTAVAIL` (the local address is not ours), … */
+    readonly systemCode?: string,
   ) {
     super(message);
   }

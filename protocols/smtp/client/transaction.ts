@@ -6,16 +6,29 @@ import { domainToASCII } from 'node:url';
 import { encodeXtext, formatRecipientParameters } from '../grammar/parameters.js';
 import type { ParsedReply } from '../grammar/reply.js';
 import { BodyUnreadable, sendByChunks, sendByData } from './body.js';
-import type { ReadyConnection } from './connect.js';
 import type {
   ClientStage,
   OutgoingMessage,
   OutgoingRecipient,
+  PeerLimits,
   RecipientOutcome,
   RecipientResult,
   SendResult,
 } from './contract.js';
+import type { ReadyConnection } from './ready.js';
 import { ConnectionLost } from './wire.js';
+
+/** RFC 9422 4: `LIMITS RCPTMAX=20 MAILMAX=5`. What is malformed is passed over. */
+export function limitsOf(capabilities: ReadonlyMap<string, string>): PeerLimits {
+  const limits: PeerLimits = {};
+  for (const item of (capabilities.get('LIMITS') ?? '').split(' ')) {
+    const match = /^(MAILMAX|RCPTMAX)=([1-9][0-9]{0,5})$/i.exec(item);
+    if (!match) continue;
+    if (match[1]!.toUpperCase() === 'MAILMAX') limits.maxMessages = Number(match[2]);
+    else limits.maxRecipients = Number(match[2]);
+  }
+  return limits;
+}
 
 const nonAscii = /[^\x00-\x7f]/;
 
@@ -64,6 +77,8 @@ export class Transaction {
   #from: string;
   #stage: ClientStage = 'mail';
   #reusable = true;
+  /** Seconds to tell the peer (BY=). */
+  #bySeconds: number | undefined;
 
   constructor(
     private readonly connection: ReadyConnection,
@@ -90,7 +105,13 @@ export class Transaction {
     const recipients = this.#addressees.map(
       ({ recipient, decision }): RecipientResult => ({ address: recipient.address, ...decision! }),
     );
-    return { recipients, dsnPassedOn: this.#dsn, reusable: this.#reusable && !this.connection.wire.lost };
+    const result: SendResult = {
+      recipients,
+      dsnPassedOn: this.#dsn,
+      reusable: this.#reusable && !this.connection.wire.lost,
+    };
+    if (this.#bySeconds !== undefined) result.deliverByPassedOn = true;
+    return result;
   }
 
   /** Recipients whose fate is open. */
@@ -123,13 +144,46 @@ export class Transaction {
     if (binary && !(capabilities.has('BINARYMIME') && this.#chunking)) {
       this.#decideOpen(refuse('5.6.3', 'The message needs BINARYMIME, which the peer does not offer'));
     }
-    if ((body.eightBit || bodyType === '8BITMIME') && !binary && !capabilities.has('8BITMIME')) {
+    const isEightBit = (body.eightBit || bodyType === '8BITMIME') && !binary;
+    if (isEightBit && !capabilities.has('8BITMIME') && this.message.eightBit !== 'send') {
       this.#decideOpen(refuse('5.6.3', 'The message needs 8BITMIME, which the peer does not offer'));
     }
     const maxBytes = Number(/^[0-9]+/.exec(capabilities.get('SIZE') ?? '')?.[0] ?? 0);
     if (maxBytes > 0 && body.sizeBytes > maxBytes) {
       this.#decideOpen(refuse('5.3.4', `The message has ${body.sizeBytes} octets, the peer takes ${maxBytes}`));
     }
+    this.#checkPromises(refuse);
+    const { maxRecipients } = limitsOf(capabilities);
+    if (maxRecipients === undefined) return;
+    // What is over the peer's limit goes in a transaction of its own.
+    for (const addressee of this.#open().slice(maxRecipients)) {
+      const text = `The peer takes ${maxRecipients} recipients at a time`;
+      addressee.decision = { ...refuse('4.5.3', text), outcome: 'temporary', stage: 'rcpt', wide: false };
+    }
+  }
+
+  /** What the peer must promise to do: REQUIRETLS (RFC 8689 4.2.1), DELIVERBY (RFC 2852 4.1.5). */
+  #checkPromises(refuse: (enhanced: string, text: string) => Decision): void {
+    const { capabilities, tls, clock } = this.connection;
+    const { requireTls, deliverBy } = this.message;
+    if (requireTls && !tls.used) this.#decideOpen(refuse('5.7.10', 'The message requires TLS, which is not in use'));
+    else if (requireTls && !capabilities.has('REQUIRETLS')) {
+      this.#decideOpen(refuse('5.7.30', 'The message requires REQUIRETLS, which the peer does not offer'));
+    }
+    if (!deliverBy) return;
+    const seconds = Math.floor((deliverBy.untilMs - clock.nowMs()) / 1000);
+    const offered = capabilities.get('DELIVERBY');
+    if (deliverBy.mode === 'return') {
+      const least = Number(/^[0-9]+/.exec(offered ?? '')?.[0] ?? 0);
+      if (seconds <= 0) this.#decideOpen(refuse('5.4.7', 'The time within which the message was to be delivered is over'));
+      else if (offered === undefined) {
+        this.#decideOpen(
+          refuse('5.3.3', 'The message is to be delivered by a certain time, and the peer does not offer DELIVERBY'),
+        );
+      } else if (seconds < least) this.#decideOpen(refuse('5.4.7', `The peer needs ${least} seconds, ${seconds} are left`));
+    }
+    // RFC 2852 4: by-time has at most nine digits.
+    if (offered !== undefined) this.#bySeconds = Math.max(-999_999_999, Math.min(999_999_999, seconds));
   }
 
   #useAscii(refusal: Decision) {
@@ -151,8 +205,14 @@ export class Transaction {
     let line = `MAIL FROM:<${this.#from}>`;
     if (capabilities.has('SIZE')) line += ` SIZE=${body.sizeBytes}`;
     if (body.binary || bodyType === 'BINARYMIME') line += ' BODY=BINARYMIME';
-    else if (body.eightBit || bodyType === '8BITMIME') line += ' BODY=8BITMIME';
+    else if ((body.eightBit || bodyType === '8BITMIME') && capabilities.has('8BITMIME')) line += ' BODY=8BITMIME';
     if (this.#smtpUtf8) line += ' SMTPUTF8';
+    if (this.message.requireTls) line += ' REQUIRETLS';
+    if (this.#bySeconds !== undefined) {
+      const { mode, isTraced } = this.message.deliverBy!;
+      line += ` BY=${this.#bySeconds};${mode === 'return' ? 'R' : 'N'}${isTraced ? 'T' : ''}`;
+    }
+    if (this.message.priority && capabilities.has('MT-PRIORITY')) line += ` MT-PRIORITY=${this.message.priority}`;
     if (this.#dsn && ret) line += ` RET=${ret}`;
     if (this.#dsn && envelopeId) line += ` ENVID=${encodeXtext(envelopeId)}`;
     return `${line}\r\n`;
@@ -164,6 +224,7 @@ export class Transaction {
 
   async #converse(): Promise<void> {
     const { wire, timeouts } = this.connection;
+    this.#assertInStep();
     const addressees = this.#open();
     const commands = addressees.map((addressee) => this.#rcptCommand(addressee));
     if (this.#pipelining) {
@@ -186,6 +247,16 @@ export class Transaction {
     await this.#sendBody();
   }
 
+  /** Before we say something, the peer has nothing to say: with an answer too many, one message's would pass for another's. */
+  #assertInStep(): void {
+    const { wire } = this.connection;
+    if (!wire.hasUnread || wire.lost) return;
+    const said = wire.tryRead();
+    wire.destroy();
+    const text = said ? `: ${said.code} ${said.lines.join(' ')}` : '';
+    throw new ConnectionLost('syntax', `The peer spoke before it was asked${text}`);
+  }
+
   async #reset(): Promise<boolean> {
     const { wire, timeouts } = this.connection;
     this.#stage = 'rset';
@@ -204,7 +275,10 @@ export class Transaction {
     const { wire, timeouts } = this.connection;
     this.#stage = 'rcpt';
     for (const [index, addressee] of addressees.entries()) {
-      if (!this.#pipelining) await wire.write(commands[index]!, timeouts.commandMs);
+      if (!this.#pipelining) {
+        this.#assertInStep();
+        await wire.write(commands[index]!, timeouts.commandMs);
+      }
       const reply = await wire.read(timeouts.rcptMs);
       if (reply.code === 421) {
         this.#decideOpen(this.#decisionOf(reply, true));
@@ -228,8 +302,9 @@ export class Transaction {
       if (nobody) return this.#endEmpty();
     }
     try {
-      const refused = await this.#transfer();
-      if (refused) return this.#decideOpen(this.#decisionOf(refused, true));
+      if (this.#chunking) this.#assertInStep();
+      const said = await this.#transfer();
+      if (said) return this.#onEarlyReply(said);
     } catch (error) {
       if (!(error instanceof BodyUnreadable)) throw error;
       // The end of data was not sent, so the peer can't take the half of a message for a whole one.
@@ -256,8 +331,19 @@ export class Transaction {
       this.#stage = 'end-of-data';
     };
     if (this.#chunking) return sendByChunks(this.connection, body, this.#pipelining, mark);
-    await sendByData(this.connection, body, mark);
-    return undefined;
+    return sendByData(this.connection, body, mark);
+  }
+
+  /** Said while the content was not complete: a refusal counts, anything else is a peer out of step. Neither gets the rest. */
+  #onEarlyReply(said: ParsedReply): void {
+    const decision = this.#decisionOf(said, true);
+    const isRefusal = said.code >= 400;
+    const confused = { outcome: 'temporary', enhanced: '4.5.0' } as const;
+    this.#decideOpen(
+      isRefusal ? decision : { ...decision, ...confused, code: 0, text: 'The peer answered before the end of the message' },
+    );
+    // By BDAT a refusal was an answer to a whole chunk: the connection is in order unless chunks were on their way.
+    if (!this.#chunking || !isRefusal) this.connection.wire.destroy();
   }
 
   /** RFC 2033 4.2: LMTP answers once for each recipient that it accepted. */
@@ -296,8 +382,9 @@ export class Transaction {
   }
 }
 
-/** RFC 5321 4.5.3.1.10: 552 for too many recipients is meant as 452; other uses of 552 (a full mailbox) are what they say. */
+/** RFC 5321 4.5.3.1.10: 552 for too many recipients is meant as 452; other uses of both (a full mailbox) are what they say. Always `4.5.3` then. */
 function recipientDecision(decision: Decision): Decision {
-  const tooMany = decision.code === 552 && (/^5\.5\.3$/.test(decision.enhanced) || /too many recipients/i.test(decision.text));
+  const { code, enhanced, text } = decision;
+  const tooMany = (code === 452 || code === 552) && (/^[45]\.5\.3$/.test(enhanced) || /too many recipients/i.test(text));
   return tooMany ? { ...decision, outcome: 'temporary', enhanced: '4.5.3' } : decision;
 }

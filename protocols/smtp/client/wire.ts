@@ -3,8 +3,8 @@
  * later call fails in the same way.
  */
 import { connect as connectTcp, type Socket } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
-import type { Clock } from '../../../ops/telemetry/index.js';
+import { connect as connectTls, TLSSocket } from 'node:tls';
+import type { Clock, Timer } from '../../../ops/telemetry/index.js';
 import { type ParsedReply, ReplyReader } from '../grammar/reply.js';
 import type { CertificateVerdict, ClientTls, ConnectOptions, TlsOutcome } from './contract.js';
 
@@ -12,8 +12,11 @@ import type { CertificateVerdict, ClientTls, ConnectOptions, TlsOutcome } from '
 export class ConnectionLost extends Error {
   override name = 'ConnectionLost';
   constructor(
-    readonly code: 'timeout' | 'closed' | 'error' | 'syntax' | 'aborted' | 'tls',
+    /** `injected`: somebody tries to put words into the peer's mouth; nothing is tried again without TLS then. */
+    readonly code: 'timeout' | 'closed' | 'error' | 'syntax' | 'aborted' | 'tls' | 'injected',
     message: string,
+    /** Such as `ECONNREFUSED`. */
+    readonly systemCode?: string,
   ) {
     super(message);
   }
@@ -30,6 +33,10 @@ export class ClientWire {
   #wake: (() => void) | undefined;
   #lost: ConnectionLost | undefined;
   #paused = false;
+  /** Of the wait that is going on, monotonic milliseconds. */
+  #lateAtMs = Number.POSITIVE_INFINITY;
+  #timer: Timer | undefined;
+  #timerAtMs = 0;
   #detach: () => void = () => undefined;
   #forgetSignal: () => void = () => undefined;
 
@@ -52,16 +59,22 @@ export class ClientWire {
     return wire;
   }
 
+  /** What `ConnectOptions.signal` says concerns only the way up to here: the connection outlives it. */
+  forgetSignal(): void {
+    this.#forgetSignal();
+  }
+
   /** Set once the connection can't be used any more. */
   get lost(): ConnectionLost | undefined {
     return this.#lost;
   }
 
   #attach(socket: Socket): void {
-    const fail = (code: 'closed' | 'error', message: string) => this.#fail(new ConnectionLost(code, message));
+    const fail = (code: 'closed' | 'error', message: string, systemCode?: string) =>
+      this.#fail(new ConnectionLost(code, message, systemCode));
     const onData = (chunk: Buffer) => this.#onData(chunk);
     const onEnd = () => fail('closed', 'The peer closed the connection');
-    const onError = (error: Error) => fail('error', error.message);
+    const onError = (error: NodeJS.ErrnoException) => fail('error', error.message, error.code);
     const onProgress = () => this.#wake?.();
     socket
       .on('data', onData)
@@ -98,6 +111,8 @@ export class ClientWire {
   #fail(lost: ConnectionLost): void {
     if (this.#lost) return;
     this.#lost = lost;
+    this.#timer?.cancel();
+    this.#timer = undefined;
     this.#forgetSignal();
     this.#socket.destroy();
     this.#wake?.();
@@ -106,15 +121,11 @@ export class ClientWire {
   /** Waits until `ready`, at most `timeoutMs`; a lost connection ends it unless it is ready nevertheless. */
   async #until(timeoutMs: number, what: string, ready: () => boolean): Promise<void> {
     if (ready() && !this.#lost) return;
-    let late = false;
-    const timer = this.#clock.setTimer(timeoutMs, () => {
-      late = true;
-      this.#wake?.();
-    });
+    const lateAtMs = this.#watch(timeoutMs);
     try {
       while (!ready() || this.#lost) {
         if (this.#lost) throw this.#lost;
-        if (late) {
+        if (this.#clock.monotonicMs() >= lateAtMs) {
           this.#fail(new ConnectionLost('timeout', `Timeout: ${what} within ${Math.ceil(timeoutMs / 1000)} s`));
           continue;
         }
@@ -123,9 +134,35 @@ export class ClientWire {
         });
       }
     } finally {
-      timer.cancel();
+      this.#lateAtMs = Number.POSITIVE_INFINITY;
       this.#wake = undefined;
     }
+  }
+
+  /**
+   * Has the wait that begins now woken when its time is over, and answers when that is (monotonic, ms). One timer serves all waits of a connection: their limits
+   * are minutes, their lengths milliseconds, and a timer for each would cost more than the reply that ends it.
+   */
+  #watch(timeoutMs: number): number {
+    const lateAtMs = this.#clock.monotonicMs() + timeoutMs;
+    this.#lateAtMs = lateAtMs;
+    if (!this.#timer || this.#timerAtMs > lateAtMs) this.#setTimer(lateAtMs, timeoutMs);
+    return lateAtMs;
+  }
+
+  #setTimer(atMs: number, delayMs: number): void {
+    this.#timer?.cancel();
+    this.#timerAtMs = atMs;
+    this.#timer = this.#clock.setTimer(delayMs, () => this.#onTimer(), { background: true });
+  }
+
+  /** It was set for an earlier wait as a rule. */
+  #onTimer(): void {
+    this.#timer = undefined;
+    if (this.#lost || this.#lateAtMs === Number.POSITIVE_INFINITY) return;
+    const leftMs = this.#lateAtMs - this.#clock.monotonicMs();
+    if (leftMs > 0) this.#setTimer(this.#lateAtMs, leftMs);
+    else this.#wake?.();
   }
 
   /** The next reply. What had arrived before the connection broke is still told. Rejects with `ConnectionLost`. */
@@ -145,6 +182,16 @@ export class ClientWire {
     } catch (error) {
       if (this.#replies.length === 0) throw error;
     }
+  }
+
+  /** A reply is here, or part of one, that nobody has read. */
+  get hasUnread(): boolean {
+    return this.#replies.length > 0 || this.#reader.partial;
+  }
+
+  /** Set once the connection is under TLS. */
+  get tlsSocket(): TLSSocket | undefined {
+    return this.#socket instanceof TLSSocket ? this.#socket : undefined;
   }
 
   /** A reply that has arrived already. */
@@ -185,7 +232,7 @@ export class ClientWire {
   async secure(tls: ClientTls, hostname: string, timeoutMs: number): Promise<TlsOutcome & { verdict: CertificateVerdict }> {
     if (this.#replies.length > 0 || this.#reader.partial) {
       // What came in the clear after the 220 could pass for an answer to what we say under TLS.
-      this.#fail(new ConnectionLost('tls', 'The peer sent plain text after its answer to STARTTLS'));
+      this.#fail(new ConnectionLost('injected', 'The peer sent plain text after its answer to STARTTLS'));
       throw this.#lost;
     }
     const plain = this.#socket;

@@ -1,7 +1,7 @@
 /** Plays the dialogs of this folder against a session over a real socket. README.md tells their format. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { SmtpMode } from '../server/handler.js';
+import type { SessionPolicy, SmtpMode } from '../server/handler.js';
 import { startTestServer, type TestHandler } from '../testing/server.js';
 import { Wire } from '../testing/wire.js';
 
@@ -9,6 +9,7 @@ interface Dialog {
   name: string;
   mode: SmtpMode;
   limits: Record<string, unknown>;
+  policy: SessionPolicy | undefined;
   tls: boolean;
   steps: { kind: string; text: string; line: number }[];
 }
@@ -22,11 +23,12 @@ function parseDialogs(file: string, text: string): Dialog[] {
     if (!match) throw new Error(`${file}:${index + 1}: not a dialog line: ${raw}`);
     const [, kind, value = ''] = match;
     if (kind === 'dialog') {
-      current = { name: value, mode: 'mx', limits: {}, tls: false, steps: [] };
+      current = { name: value, mode: 'mx', limits: {}, policy: undefined, tls: false, steps: [] };
       dialogs.push(current);
     } else if (!current) throw new Error(`${file}:${index + 1}: a dialog begins with its name`);
     else if (kind === 'mode') current.mode = value as SmtpMode;
     else if (kind === 'limits') current.limits = JSON.parse(value);
+    else if (kind === 'policy') current.policy = JSON.parse(value);
     else if (kind === 'implicit') current.tls = true;
     else current.steps.push({ kind: kind!, text: value, line: index + 1 });
   });
@@ -51,7 +53,8 @@ function pattern(text: string): RegExp {
 }
 
 async function play(dialog: Dialog): Promise<void> {
-  const server = await startTestServer({ mode: dialog.mode, limits: dialog.limits, implicitTls: dialog.tls });
+  const { mode, limits, policy, tls } = dialog;
+  const server = await startTestServer({ mode, limits, implicitTls: tls, ...(policy ? { policy } : {}) });
   const wire = await Wire.open(server.port, { tls: dialog.tls });
   let packet = '';
   let checked = 0;
@@ -117,6 +120,14 @@ async function playStep(
       break;
     case 'from':
       expect(handler.messages[checked - 1]?.from, where).toBe(step.text);
+      break;
+    case 'client':
+      expect(handler.messages[checked - 1]?.remoteAddress, where).toBe(step.text);
+      break;
+    case 'forwarded':
+      expect(handler.messages[checked - 1]?.forwarded, where).toEqual(
+        step.text === 'nothing' ? undefined : JSON.parse(step.text),
+      );
       break;
     case 'wait':
       await new Promise((resolve) => setTimeout(resolve, Number(step.text)));

@@ -43,17 +43,20 @@ function decode(chunks: string[], rules: ContentRules): Decoded & { chunkCount: 
       chunkCount++;
     }
     if (decoder.ended) rest += text.slice(next);
-    else expect(next).toBe(chunk.length);
+    else if (next !== chunk.length) expect(next).toBe(chunk.length);
   }
   return { content: decoder.refused ? '' : content, rest, ended: decoder.ended, bare: decoder.bareLineEnd, chunkCount };
 }
+
+const asText = ({ content, rest, ended, bare }: Decoded) => JSON.stringify([content, rest, ended, bare]);
 
 function check(octets: string, chunks: string[]) {
   for (const bareLineEnds of ['refuse', 'normalise'] as const) {
     const expected = reference(octets, bareLineEnds === 'normalise');
     const { chunkCount: _count, ...seen } = decode(chunks, { bareLineEnds, nul: 'allow' });
-    if (expected.ended) expect(seen, JSON.stringify(chunks)).toEqual(expected);
-    else expect(seen.ended, JSON.stringify(chunks)).toBe(false);
+    // Compared as text first: a matcher for each of so many would take most of the time.
+    if (!expected.ended) expect(seen.ended, JSON.stringify(chunks)).toBe(false);
+    else if (asText(seen) !== asText(expected)) expect({ chunks, ...seen }).toEqual({ chunks, ...expected });
   }
 }
 
@@ -95,7 +98,7 @@ describe('DataDecoder', () => {
           places.slice(1).map((end, index) => octets.slice(places[index], end)),
         );
       }),
-      { numRuns: 3000 },
+      { numRuns: 2000 },
     );
   });
 
@@ -141,15 +144,15 @@ describe('DotStuffer', () => {
   };
 
   it('doubles a dot after any line end, wherever chunks are cut', () => {
-    const letters = fc.array(fc.constantFrom(...alphabet), { maxLength: 300 });
+    const letters = fc.array(fc.constantFrom(...alphabet), { maxLength: 100 });
     fc.assert(
-      fc.property(letters, fc.array(fc.nat(300), { maxLength: 4 }), (parts, cuts) => {
+      fc.property(letters, fc.array(fc.nat(100), { maxLength: 4 }), (parts, cuts) => {
         const octets = parts.join('');
         const expected = octets.replace(/(^|[\r\n])\./g, '$1..');
         const end = octets === '' || octets.endsWith('\r\n') ? '.\r\n' : '\r\n.\r\n';
         expect(stuff(cutAt(octets, cuts))).toBe(expected + end);
       }),
-      { numRuns: 3000 },
+      { numRuns: 2000 },
     );
   });
 
@@ -210,7 +213,7 @@ describe('ChunkDecoder', () => {
           else expect(content).toBe(octets);
         },
       ),
-      { numRuns: 3000 },
+      { numRuns: 2000 },
     );
   });
 });

@@ -10,14 +10,24 @@ export {
 export { ChunkDecoder, type ContentRules, DataDecoder } from './content-decoder.js';
 export { DotStuffer } from './content-encoder.js';
 export {
+  type EhloKeyword,
+  type ExtensionSet,
+  ehloKeywords,
+  extensionSet,
+  hasExtension,
+  type SmtpExtension,
+  smtpExtensions,
+  withExtension,
+} from './extensions.js';
+export {
   type BodyType,
-  decodeUtf8Address,
-  decodeXtext,
-  encodeUtf8Address,
-  encodeXtext,
+  formatDateTime,
+  formatMailParameters,
   formatRecipientParameters,
+  type MailParameterRules,
   type MailParameters,
   type NotifyCondition,
+  parseDateTime,
   parseMailParameters,
   parseRecipientParameters,
   type RecipientParameters,
@@ -34,4 +44,12 @@ export {
   parseMailbox,
   parsePath,
 } from './path.js';
+export {
+  type ProxiedAttribute,
+  type ProxiedAttributes,
+  parseProxiedAttributes,
+  xclientAttributes,
+  xforwardAttributes,
+} from './proxied.js';
 export { formatReply, type ParsedReply, type Reply, ReplyReader, ReplySyntaxError, reply } from './reply.js';
+export { decodeUtf8Address, decodeXtext, encodeUtf8Address, encodeXtext } from './xtext.js';

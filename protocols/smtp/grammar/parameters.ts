@@ -1,8 +1,13 @@
 /**
  * ESMTP parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY, ORCPT
- * (RFC 3461), AUTH (RFC 4954). Parsed to values, and built again from them.
+ * (RFC 3461), AUTH (RFC 4954), REQUIRETLS (RFC 8689), HOLDFOR, HOLDUNTIL (RFC 4865), BY (RFC 2852), MT-PRIORITY (RFC 6710).
+ * Parsed to values, and built again from them.
  */
+import { type EhloKeyword, type ExtensionSet, hasExtension } from './extensions.js';
 import { type Reply, reply } from './reply.js';
+import { decodeUtf8Address, decodeXtext, encodeUtf8Address, encodeXtext } from './xtext.js';
+
+export { decodeUtf8Address, decodeXtext, encodeUtf8Address, encodeXtext } from './xtext.js';
 
 export type BodyType = '7BIT' | '8BITMIME' | 'BINARYMIME';
 
@@ -19,6 +24,14 @@ export interface MailParameters {
   envelopeId?: string;
   /** AUTH=, decoded from xtext: the mailbox that submitted the message; empty for `<>`. A claim, not a proof. */
   auth?: string;
+  /** REQUIRETLS (RFC 8689): no hop may pass the message on without it. */
+  requireTls?: boolean;
+  /** HOLDFOR= (seconds from now) or HOLDUNTIL= (Unix milliseconds) of RFC 4865. */
+  hold?: { forSeconds: number } | { untilMs: number };
+  /** BY= of RFC 2852: seconds from now (may be negative with `notify`), what happens then, and whether a trace is asked for. */
+  deliverBy?: { seconds: number; mode: 'return' | 'notify'; isTraced: boolean };
+  /** MT-PRIORITY= (RFC 6710), -9 to 9. */
+  mtPriority?: number;
 }
 
 export type NotifyCondition = 'NEVER' | 'SUCCESS' | 'FAILURE' | 'DELAY';
@@ -39,68 +52,6 @@ const unknownParameter = (keyword: string): { ok: false; reply: Reply } => ({
   reply: reply(555, '5.5.4', `Parameter ${keyword} is not supported here`),
 });
 
-// RFC 3461 4: xtext is printable ASCII without "+" and "=", and "+" with two upper-case hexadecimal digits. Lower case is accepted.
-const xtextForm = /^(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*$/;
-const xtextUtf8Form = /^(?:[!-*,-<>-~\u0080-\u{10ffff}]|\+[0-9A-Fa-f]{2})*$/u;
-
-/** Decodes xtext (RFC 3461 4) to a string of the octets' UTF-8; undefined when malformed. */
-export function decodeXtext(text: string, allowUtf8 = false): string | undefined {
-  if (!(allowUtf8 ? xtextUtf8Form : xtextForm).test(text)) return undefined;
-  if (!text.includes('+')) return text;
-  const bytes: number[] = [];
-  const raw = Buffer.from(text, 'utf8');
-  for (let i = 0; i < raw.length; i++) {
-    if (raw[i] === 0x2b) {
-      bytes.push(Number.parseInt(raw.toString('latin1', i + 1, i + 3), 16));
-      i += 2;
-    } else bytes.push(raw[i]!);
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
-  } catch {
-    return undefined;
-  }
-}
-
-/** Encodes printable ASCII as xtext; other characters become the hexadecimal of their UTF-8 octets. */
-export function encodeXtext(text: string): string {
-  let out = '';
-  for (const octet of Buffer.from(text, 'utf8')) {
-    const plain = octet > 0x20 && octet < 0x7f && octet !== 0x2b && octet !== 0x3d;
-    out += plain ? String.fromCharCode(octet) : `+${octet.toString(16).toUpperCase().padStart(2, '0')}`;
-  }
-  return out;
-}
-
-/**
- * RFC 6533 3: utf-8-addr-xtext and utf-8-addr-unitext: `\x{HEX}` stands for a character outside printable ASCII (or for `\`, `+`, `=`).
- * Undefined when malformed.
- */
-export function decodeUtf8Address(text: string): string | undefined {
-  if (!/^(?:[!-*,-<>-[\]-~\u0080-\u{10ffff}]|\\x\{[0-9A-Fa-f]{2,6}\})+$/u.test(text)) return undefined;
-  let valid = true;
-  const decoded = text.replace(/\\x\{([0-9A-Fa-f]{2,6})\}/g, (_whole, hex: string) => {
-    const point = Number.parseInt(hex, 16);
-    if (point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff) || point < 0x20 || point === 0x7f) {
-      valid = false;
-      return '';
-    }
-    return String.fromCodePoint(point);
-  });
-  return valid ? decoded : undefined;
-}
-
-/** The ASCII form of the above. */
-export function encodeUtf8Address(address: string): string {
-  let out = '';
-  for (const character of address) {
-    const point = character.codePointAt(0)!;
-    const plain = point > 0x20 && point < 0x7f && !'\\+='.includes(character);
-    out += plain ? character : `\\x{${point.toString(16).toUpperCase().padStart(2, '0')}}`;
-  }
-  return out;
-}
-
 const maxParameters = 32;
 const keywordForm = /^[A-Za-z0-9][A-Za-z0-9-]*$/;
 
@@ -120,80 +71,205 @@ function splitParameters(text: string): [keyword: string, value: string | undefi
   return pairs;
 }
 
-/** What the session announced; a parameter of an extension that it did not is refused with 555. */
-export interface AnnouncedExtensions {
-  auth: boolean;
-  binaryMime: boolean;
+/** What the parameters of MAIL are held against. */
+export interface MailParameterRules {
+  /** What the session offers: a parameter of any other extension is refused with 555 (RFC 5321 4.1.1.11). */
+  offered: ExtensionSet;
+  /** Wall clock, Unix milliseconds. */
+  nowMs: number;
+  /** HOLDFOR= and HOLDUNTIL= may not reach further. */
+  maxHoldSeconds: number;
+  /** BY=…;R may not be shorter. */
+  minDeliverBySeconds: number;
 }
 
+type Problem = { ok: false; reply: Reply };
+type MailParameter = (value: MailParameters, raw: string | undefined, rules: MailParameterRules) => Problem | undefined;
+
 /** Parses what follows the path of MAIL FROM. */
-export function parseMailParameters(text: string, announced: AnnouncedExtensions): ParametersResult<MailParameters> {
+export function parseMailParameters(text: string, rules: MailParameterRules): ParametersResult<MailParameters> {
   const value: MailParameters = { smtpUtf8: false };
   if (text === '') return { ok: true, value };
   const pairs = splitParameters(text);
   if (typeof pairs === 'string') return syntaxError(pairs);
   for (const [keyword, raw] of pairs) {
-    const problem = mailParameter(value, keyword, raw, announced);
+    const parameter = mailParameters.get(keyword);
+    if (!parameter?.of.some((extension) => hasExtension(rules.offered, extension))) return unknownParameter(keyword);
+    const problem = parameter.parse(value, raw, rules);
     if (problem) return problem;
   }
   return { ok: true, value };
 }
 
-function mailParameter(
-  value: MailParameters,
-  keyword: string,
-  raw: string | undefined,
-  announced: AnnouncedExtensions,
-): { ok: false; reply: Reply } | undefined {
-  switch (keyword) {
-    case 'SIZE':
-      if (raw === undefined || !/^[0-9]{1,20}$/.test(raw)) return syntaxError('SIZE takes a number of octets');
-      value.sizeBytes = Number(raw);
-      return undefined;
-    case 'BODY': {
-      const body = raw?.toUpperCase();
-      if (body !== '7BIT' && body !== '8BITMIME' && !(body === 'BINARYMIME' && announced.binaryMime)) {
-        return syntaxError(`BODY takes 7BIT${announced.binaryMime ? ', 8BITMIME or BINARYMIME' : ' or 8BITMIME'}`);
-      }
-      value.body = body;
-      return undefined;
-    }
-    case 'SMTPUTF8':
-      if (raw !== undefined) return syntaxError('SMTPUTF8 takes no value');
-      value.smtpUtf8 = true;
-      return undefined;
-    case 'RET': {
-      const ret = raw?.toUpperCase();
-      if (ret !== 'FULL' && ret !== 'HDRS') return syntaxError('RET takes FULL or HDRS');
-      value.ret = ret;
-      return undefined;
-    }
-    case 'ENVID': {
-      const envelopeId = raw === undefined || raw.length > 300 ? undefined : decodeXtext(raw);
-      if (!envelopeId || envelopeId.length > 100 || !/^[ -~]+$/.test(envelopeId))
-        return syntaxError('ENVID takes up to 100 characters of xtext');
-      value.envelopeId = envelopeId;
-      return undefined;
-    }
-    case 'AUTH': {
-      if (!announced.auth) return unknownParameter(keyword);
-      const auth = raw === undefined || raw.length > 1500 ? undefined : decodeXtext(raw);
-      if (!auth || /[\x00-\x1f\x7f]/.test(auth)) return syntaxError('AUTH takes a mailbox in xtext, or <>');
-      value.auth = auth === '<>' ? '' : auth;
-      return undefined;
-    }
-    default:
-      return unknownParameter(keyword);
+const size: MailParameter = (value, raw) => {
+  if (raw === undefined || !/^[0-9]{1,20}$/.test(raw)) return syntaxError('SIZE takes a number of octets');
+  value.sizeBytes = Number(raw);
+  return undefined;
+};
+
+const bodyExtensions = ['8BITMIME', 'BINARYMIME'] as const;
+
+const body: MailParameter = (value, raw, { offered }) => {
+  const types: BodyType[] = ['7BIT', ...bodyExtensions.filter((extension) => hasExtension(offered, extension))];
+  const given = raw?.toUpperCase();
+  const type = types.find((known) => known === given);
+  if (!type) return syntaxError(`BODY takes ${types.join(', ')}`);
+  value.body = type;
+  return undefined;
+};
+
+const smtpUtf8: MailParameter = (value, raw) => {
+  if (raw !== undefined) return syntaxError('SMTPUTF8 takes no value');
+  value.smtpUtf8 = true;
+  return undefined;
+};
+
+const ret: MailParameter = (value, raw) => {
+  const what = raw?.toUpperCase();
+  if (what !== 'FULL' && what !== 'HDRS') return syntaxError('RET takes FULL or HDRS');
+  value.ret = what;
+  return undefined;
+};
+
+const envid: MailParameter = (value, raw) => {
+  const envelopeId = raw === undefined || raw.length > 300 ? undefined : decodeXtext(raw);
+  if (!envelopeId || envelopeId.length > 100 || !/^[ -~]+$/.test(envelopeId))
+    return syntaxError('ENVID takes up to 100 characters of xtext');
+  value.envelopeId = envelopeId;
+  return undefined;
+};
+
+const auth: MailParameter = (value, raw) => {
+  const mailbox = raw === undefined || raw.length > 1500 ? undefined : decodeXtext(raw);
+  if (!mailbox || /[\x00-\x1f\x7f]/.test(mailbox)) return syntaxError('AUTH takes a mailbox in xtext, or <>');
+  value.auth = mailbox === '<>' ? '' : mailbox;
+  return undefined;
+};
+
+const requireTls: MailParameter = (value, raw) => {
+  if (raw !== undefined) return syntaxError('REQUIRETLS takes no value');
+  value.requireTls = true;
+  return undefined;
+};
+
+const holdFor: MailParameter = (value, raw, { maxHoldSeconds }) => {
+  if (value.hold) return syntaxError('HOLDFOR and HOLDUNTIL exclude each other');
+  // RFC 4865 4: at most nine digits, the first of them no zero.
+  if (raw === undefined || !/^[1-9][0-9]{0,8}$/.test(raw)) return syntaxError('HOLDFOR takes a number of seconds');
+  const forSeconds = Number(raw);
+  if (forSeconds > maxHoldSeconds) return syntaxError(`HOLDFOR is at most ${maxHoldSeconds} seconds here`);
+  value.hold = { forSeconds };
+  return undefined;
+};
+
+const holdUntil: MailParameter = (value, raw, { nowMs, maxHoldSeconds }) => {
+  if (value.hold) return syntaxError('HOLDFOR and HOLDUNTIL exclude each other');
+  const untilMs = parseDateTime(raw ?? '');
+  if (untilMs === undefined) return syntaxError('HOLDUNTIL takes a date and time of RFC 3339');
+  if (untilMs <= nowMs) return syntaxError('HOLDUNTIL is over already');
+  if (untilMs > nowMs + maxHoldSeconds * 1000) return syntaxError(`HOLDUNTIL is at most ${maxHoldSeconds} seconds ahead here`);
+  value.hold = { untilMs };
+  return undefined;
+};
+
+const by: MailParameter = (value, raw, { minDeliverBySeconds }) => {
+  const match = /^([+-]?[0-9]{1,9});([NR])(T?)$/i.exec(raw ?? '');
+  if (!match) return syntaxError('BY takes seconds, a semicolon, N or R, and perhaps T');
+  const seconds = Number(match[1]);
+  const mode = match[2]!.toUpperCase() === 'R' ? 'return' : 'notify';
+  // RFC 2852 4: what must come back in no time can't be accepted at all.
+  if (mode === 'return' && seconds <= 0) return syntaxError('BY with R takes a time above 0');
+  if (mode === 'return' && seconds < minDeliverBySeconds) {
+    return { ok: false, reply: reply(550, '5.4.7', `BY with R is at least ${minDeliverBySeconds} seconds here`) };
   }
+  // Not -0: it would be told on as "0", but compares oddly.
+  value.deliverBy = { seconds: seconds === 0 ? 0 : seconds, mode, isTraced: match[3] !== '' };
+  return undefined;
+};
+
+const mtPriority: MailParameter = (value, raw) => {
+  if (raw === undefined || !/^(?:0|-?[1-9])$/.test(raw)) {
+    return { ok: false, reply: reply(501, '5.5.2', 'MT-PRIORITY takes a number from -9 to 9') };
+  }
+  value.mtPriority = Number(raw);
+  return undefined;
+};
+
+/** Keyword, the extensions any of which brings it, and what reads it. */
+const mailParameters = new Map<string, { of: EhloKeyword[]; parse: MailParameter }>([
+  ['SIZE', { of: ['SIZE'], parse: size }],
+  ['BODY', { of: [...bodyExtensions], parse: body }],
+  ['SMTPUTF8', { of: ['SMTPUTF8'], parse: smtpUtf8 }],
+  ['RET', { of: ['DSN'], parse: ret }],
+  ['ENVID', { of: ['DSN'], parse: envid }],
+  ['AUTH', { of: ['AUTH'], parse: auth }],
+  ['REQUIRETLS', { of: ['REQUIRETLS'], parse: requireTls }],
+  ['HOLDFOR', { of: ['FUTURERELEASE'], parse: holdFor }],
+  ['HOLDUNTIL', { of: ['FUTURERELEASE'], parse: holdUntil }],
+  ['BY', { of: ['DELIVERBY'], parse: by }],
+  ['MT-PRIORITY', { of: ['MT-PRIORITY'], parse: mtPriority }],
+]);
+
+const dateTimeForm = /^([0-9]{4}-[0-9]{2}-[0-9]{2})T((?!24)[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$/i;
+
+/** A date-time of RFC 3339 5.6 as Unix milliseconds; undefined when malformed or not in the calendar. */
+export function parseDateTime(text: string): number | undefined {
+  const match = dateTimeForm.exec(text);
+  if (!match) return undefined;
+  const [, date, time, fraction = '', zone] = match;
+  // A day that the month does not have would be taken as one of the next.
+  const midnightMs = Date.parse(`${date}T00:00:00Z`);
+  if (Number.isNaN(midnightMs) || !new Date(midnightMs).toISOString().startsWith(date!)) return undefined;
+  // RFC 3339 5.7: 60 is a leap second.
+  const isLeap = time!.endsWith(':60');
+  const ms = Date.parse(`${date}T${isLeap ? time!.replace(/60$/, '59') : time}${fraction.slice(0, 4)}${zone!.toUpperCase()}`);
+  return Number.isNaN(ms) ? undefined : isLeap ? ms + 1000 : ms;
 }
 
-/** Parses what follows the path of RCPT TO. `smtpUtf8` as given with MAIL: it allows raw UTF-8 in ORCPT. */
-export function parseRecipientParameters(text: string, smtpUtf8: boolean): ParametersResult<RecipientParameters> {
+/** Unix milliseconds as RFC 3339 has them, in UTC, without fractions. */
+export function formatDateTime(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+/**
+ * ` SIZE=… BODY=… …`, each parameter with its leading space, of those extensions that the peer offers (`capabilities` of its EHLO
+ * answer, keywords in upper case). What must not be lost on the way (SMTPUTF8, BODY=BINARYMIME, REQUIRETLS, BY with R) is the caller's
+ * to check before: here it is left out.
+ */
+export function formatMailParameters(parameters: MailParameters, capabilities: ReadonlyMap<string, string>): string {
+  const { sizeBytes, body: type, hold, deliverBy } = parameters;
+  const dsn = capabilities.has('DSN');
+  let out = '';
+  if (sizeBytes !== undefined && capabilities.has('SIZE')) out += ` SIZE=${sizeBytes}`;
+  if (type && capabilities.has(type === 'BINARYMIME' ? type : '8BITMIME')) out += ` BODY=${type}`;
+  if (parameters.smtpUtf8 && capabilities.has('SMTPUTF8')) out += ' SMTPUTF8';
+  if (parameters.ret && dsn) out += ` RET=${parameters.ret}`;
+  if (parameters.envelopeId && dsn) out += ` ENVID=${encodeXtext(parameters.envelopeId)}`;
+  if (parameters.auth !== undefined && capabilities.has('AUTH')) out += ` AUTH=${encodeXtext(parameters.auth || '<>')}`;
+  if (parameters.requireTls && capabilities.has('REQUIRETLS')) out += ' REQUIRETLS';
+  if (hold && capabilities.has('FUTURERELEASE')) {
+    out += 'forSeconds' in hold ? ` HOLDFOR=${hold.forSeconds}` : ` HOLDUNTIL=${formatDateTime(hold.untilMs)}`;
+  }
+  if (deliverBy && capabilities.has('DELIVERBY')) {
+    const seconds = Math.max(-999_999_999, Math.min(999_999_999, Math.trunc(deliverBy.seconds)));
+    out += ` BY=${seconds};${deliverBy.mode === 'return' ? 'R' : 'N'}${deliverBy.isTraced ? 'T' : ''}`;
+  }
+  if (parameters.mtPriority !== undefined && capabilities.has('MT-PRIORITY')) out += ` MT-PRIORITY=${parameters.mtPriority}`;
+  return out;
+}
+
+/** Parses what follows the path of RCPT TO. `smtpUtf8` as given with MAIL: it allows raw UTF-8 in ORCPT. Both parameters are of DSN. */
+export function parseRecipientParameters(
+  text: string,
+  smtpUtf8: boolean,
+  offersDsn = true,
+): ParametersResult<RecipientParameters> {
   const value: RecipientParameters = {};
   if (text === '') return { ok: true, value };
   const pairs = splitParameters(text);
   if (typeof pairs === 'string') return syntaxError(pairs);
   for (const [keyword, raw] of pairs) {
+    if (!offersDsn) return unknownParameter(keyword);
     if (keyword === 'NOTIFY') {
       const notify = parseNotify(raw);
       if (!notify) return syntaxError('NOTIFY takes NEVER, or a list of SUCCESS, FAILURE and DELAY');

@@ -13,17 +13,30 @@ export interface Reply {
 }
 
 /** A sentence per line stays below RFC 5321 4.5.3.1.5's 512 octets, code and CRLF included. */
-const maxTextCharacters = 490;
+const maxTextBytes = 490;
+/** No UTF-16 unit takes more octets of UTF-8: a text this short needs no counting. */
+const maxUnitBytes = 3;
 const unprintable = /[\x00-\x08\x0a-\x1f\x7f]+/g;
+const enhancedForm = /^[245]\.[0-9]{1,3}\.[0-9]{1,3}$/;
 
 function cleanText(text: string): string {
-  const cut = text.length > maxTextCharacters ? text.slice(0, maxTextCharacters) : text;
-  return cut.replace(unprintable, ' ');
+  return (text.length * maxUnitBytes > maxTextBytes ? cutText(text) : text).replace(unprintable, ' ');
 }
 
-/** The reply's bytes as text (UTF-8 when written), every line ending in CRLF. The enhanced code is repeated on every line (RFC 2034 4). */
+/** As much of the text as fits; no character is cut in two. */
+function cutText(text: string): string {
+  const octets = Buffer.from(text.slice(0, maxTextBytes), 'utf8');
+  if (octets.length <= maxTextBytes) return octets.toString('utf8');
+  let end = maxTextBytes;
+  while ((octets[end]! & 0xc0) === 0x80) end--;
+  return octets.toString('utf8', 0, end);
+}
+
+/** The reply's bytes as text (UTF-8 when written), every line ending in CRLF. The enhanced code is repeated on every line (RFC 2034 4); what is none is left out. */
 export function formatReply(reply: Reply): string {
-  const prefix = reply.enhanced === undefined ? '' : `${reply.enhanced} `;
+  const { enhanced } = reply;
+  // It may come from settings or a remote filter: whatever is in it must not begin a line.
+  const prefix = enhanced !== undefined && enhancedForm.test(enhanced) ? `${enhanced} ` : '';
   if (typeof reply.text === 'string') return `${reply.code} ${prefix}${cleanText(reply.text)}\r\n`;
   const lines = reply.text.length === 0 ? [''] : reply.text;
   let out = '';

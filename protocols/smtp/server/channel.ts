@@ -14,7 +14,15 @@ export interface ChannelEvents {
   onClosed(): void;
 }
 
+/** The session as its channel sees it. Limits may change as it goes on. */
+interface Bounded {
+  readonly clock: Clock;
+  readonly limits: SmtpLimits;
+}
+
 const nothing: Buffer = Buffer.alloc(0);
+/** Replies of a long group of commands leave when they have come to this many characters. */
+const flushAtCharacters = 16_384;
 
 export class Channel {
   /** Input that was not taken yet begins at `at`. */
@@ -36,8 +44,7 @@ export class Channel {
 
   constructor(
     socket: Duplex,
-    private readonly clock: Clock,
-    private readonly limits: SmtpLimits,
+    private readonly session: Bounded,
     private readonly events: ChannelEvents,
   ) {
     this.#socket = socket;
@@ -53,22 +60,62 @@ export class Channel {
     return this.at < this.input.length;
   }
 
+  /** There are replies that the client can't have seen. */
+  get hasUnsent(): boolean {
+    return this.#out !== '';
+  }
+
+  /** Octets that are kept here and in the socket: input not taken, replies not read. */
+  get bufferedBytes(): number {
+    return this.input.length - this.at + this.#out.length + this.#socket.writableLength + this.#socket.readableLength;
+  }
+
   // ---- input ----
 
   readonly #onData = (chunk: Buffer) => {
     if (this.closing || this.closed) return;
-    this.input = this.hasInput ? Buffer.concat([this.input.subarray(this.at), chunk]) : chunk;
-    this.at = 0;
+    if (this.hasInput) this.#append(chunk);
+    else {
+      this.input = chunk;
+      this.at = 0;
+    }
     this.events.onProgress(chunk);
-    if (!this.#paused && this.input.length - this.at > this.limits.maxPendingInputBytes) {
+    if (!this.#paused && this.input.length - this.at > this.session.limits.maxPendingInputBytes) {
       this.#paused = true;
       this.#socket.pause();
     }
   };
 
+  /**
+   * Adds to what is kept. Room is made for as much again, and used next time: octets that come one by one are not copied each time. What was
+   * handed out of the buffer is never written over: only the room behind all input is.
+   */
+  #append(chunk: Buffer) {
+    const { input, at } = this;
+    const room = input.buffer.byteLength - input.byteOffset - input.length;
+    if (this.#owned === input.buffer && room >= chunk.length) {
+      const grown = Buffer.from(input.buffer as ArrayBuffer, input.byteOffset, input.length + chunk.length);
+      grown.set(chunk, input.length);
+      this.input = grown;
+      return;
+    }
+    const kept = input.length - at;
+    const store = new ArrayBuffer(2 * (kept + chunk.length));
+    const grown = Buffer.from(store, 0, kept + chunk.length);
+    grown.set(input.subarray(at));
+    grown.set(chunk, kept);
+    this.#owned = store;
+    this.input = grown;
+    this.at = 0;
+  }
+
+  /** The buffer that `#append` made last: nobody else's. */
+  #owned: ArrayBufferLike | undefined;
+
   /** After input was taken: lets more come. */
   resume() {
-    if (!this.#paused || this.blocked || this.input.length - this.at > this.limits.maxPendingInputBytes) return;
+    if (!this.hasInput) this.dropInput();
+    if (!this.#paused || this.blocked || this.input.length - this.at > this.session.limits.maxPendingInputBytes) return;
     this.#paused = false;
     this.#socket.resume();
   }
@@ -77,29 +124,33 @@ export class Channel {
   dropInput() {
     this.input = nothing;
     this.at = 0;
+    this.#owned = undefined;
   }
 
   // ---- output ----
 
   queue(text: string) {
     this.#out += text;
-    // A long group of commands does not pile its replies up.
-    if (this.#out.length > 16_384) this.flush();
+    if (this.#out.length > flushAtCharacters) this.flush();
   }
 
-  /** Writes what is queued, in one piece. */
+  /** Writes what is queued, in one piece. The last reply may have left before it was known to be the last. */
   flush() {
-    if (this.#out === '' || this.closed || this.#socket.destroyed || this.#socket.writableEnded) return;
+    if (this.#hasNothingToFlush || this.closed || this.#socket.destroyed || this.#socket.writableEnded) return;
     const out = this.#out;
     this.#out = '';
-    this.#socket.write(out);
+    if (out !== '') this.#socket.write(out);
     if (this.closing) this.#socket.end();
-    else if (!this.blocked && this.#socket.writableLength > this.limits.maxUnreadReplyBytes) this.#waitForReader();
+    else if (!this.blocked && this.#socket.writableLength > this.session.limits.maxUnreadReplyBytes) this.#waitForReader();
+  }
+
+  get #hasNothingToFlush(): boolean {
+    return this.#out === '' && !this.closing;
   }
 
   /** Replies of a group wait for each other, but not for slow work: a client that was not told would send its message again. */
   flushSoon() {
-    if (this.#out === '' || this.#flushScheduled) return;
+    if (this.#hasNothingToFlush || this.#flushScheduled) return;
     this.#flushScheduled = true;
     setImmediate(() => {
       this.#flushScheduled = false;
@@ -121,7 +172,9 @@ export class Channel {
   beginClosing() {
     this.closing = true;
     this.dropInput();
-    this.#lingering = this.clock.setTimer(this.limits.lingerMs, () => this.#socket.destroy(), { background: true });
+    this.#lingering = this.session.clock.setTimer(this.session.limits.lingerMs, () => this.#socket.destroy(), {
+      background: true,
+    });
     // What still comes is read and dropped: unread input would turn our close into a reset that may overtake the last reply.
     if (this.#paused) {
       this.#paused = false;
@@ -181,7 +234,7 @@ export class Channel {
     const plain = this.#socket;
     this.#detach(plain);
     this.dropInput();
-    const timer = this.clock.setTimer(timeoutMs, () => plain.destroy(), { background: true });
+    const timer = this.session.clock.setTimer(timeoutMs, () => plain.destroy(), { background: true });
     try {
       const secured = await secure();
       if (this.closed) {

@@ -8,10 +8,12 @@ import type { ScramSettings } from '../../sasl/index.js';
 import type { ChunkDecoder } from '../grammar/content-decoder.js';
 import { type Reply, reply } from '../grammar/reply.js';
 import type {
+  ForwardedClient,
   MailCommand,
   MaybePromise,
   RecipientCommand,
   SessionInfo,
+  SessionPolicy,
   SmtpConnection,
   SmtpHandler,
   TlsInfo,
@@ -42,6 +44,13 @@ export interface Transfer {
   complete(): void;
 }
 
+/** What a trusted peer says that its client has said already. */
+export interface GivenHello {
+  name: string;
+  /** By EHLO. */
+  extended: boolean;
+}
+
 export type RejectStage = 'connect' | 'command' | 'ehlo' | 'starttls' | 'auth' | 'mail' | 'rcpt' | 'data';
 
 export interface RunOptions<T> {
@@ -54,11 +63,22 @@ export interface RunOptions<T> {
 export interface SessionCore extends SessionInfo {
   readonly connection: SmtpConnection;
   readonly handler: SmtpHandler;
+  /** With what policy has changed of them. */
   readonly limits: SmtpLimits;
+  /** What the handler has decided about the session last. */
+  readonly policy: SessionPolicy | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly hostname: string;
   readonly scram: ScramSettings | undefined;
+
+  // The client, which XCLIENT may change.
+  remoteAddress: string;
+  remotePort: number;
+  localAddress: string | undefined;
+  localPort: number;
+  remoteName: string | undefined;
+  forwarded: ForwardedClient | undefined;
 
   // The session.
   secure: boolean;
@@ -69,6 +89,8 @@ export interface SessionCore extends SessionInfo {
   messageCount: number;
   transactionCount: number;
   authFailureCount: number;
+  /** Domains of accepted recipients, where they are limited. */
+  recipientDomains: Set<string> | undefined;
 
   // The transaction.
   mail: MailCommand | undefined;
@@ -88,13 +110,19 @@ export interface SessionCore extends SessionInfo {
   replyAndClose(answer: Reply): void;
   /** A refusal by the session itself: counted, and after too many the session ends. */
   protocolError(stage: RejectStage, answer: Reply): void;
-  /** A refusal that policy decided: counted in metrics only. */
+  /** A refusal that policy decided: counted in metrics only. With a tarpit it waits, and so does all that is said after it. */
   refuse(stage: RejectStage, answer: Reply): void;
   /**
    * Calls the handler. Answered at once, `done` runs at once; answered by a promise, no input is taken until it settles. A failure is
    * logged.
    */
   run<T>(what: string, call: () => T | PromiseLike<T>, done: (value: T) => void, options?: RunOptions<T>): void;
+  /** Asks the handler what holds for the session from here on; then `done`, or `failed` when it threw. */
+  askPolicy(done: () => void, failed: () => void): void;
+  /** A login has succeeded and was admitted: the session is the principal's, and `answer` tells so. */
+  login(principal: Principal, answer: Reply): void;
+  /** XCLIENT: starts over with a greeting, for a client that may have said `hello` already. TLS stays. */
+  restart(hello: GivenHello | undefined): void;
   /** Forgets the transaction. `handler.reset` hears of it unless the message was finished. */
   endTransaction(finished: boolean): void;
   /** To be called after the last reply of a transaction: a drain waits for it. */
@@ -106,3 +134,4 @@ export interface SessionCore extends SessionInfo {
 }
 
 export const localError: Reply = reply(451, '4.3.0', 'A local error, please try again later');
+export const draining: Reply = reply(421, '4.3.2', 'This server is going down for a moment, please try again');

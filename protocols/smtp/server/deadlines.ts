@@ -2,8 +2,14 @@
 import type { Clock, Timer } from '../../../ops/telemetry/index.js';
 import type { SmtpLimits } from './limits.js';
 
-/** Whom the session is waiting for: the client has time only while it is its turn. */
-export type WaitingFor = 'command' | 'content' | 'us';
+/** Whom the session is waiting for: the client has time only while it is its turn. In a `tarpit` only the time of the whole session runs. */
+export type WaitingFor = 'command' | 'content' | 'us' | 'tarpit';
+
+/** The session as its clock sees it. Limits may change as it goes on. */
+interface Timed {
+  readonly clock: Clock;
+  readonly limits: SmtpLimits;
+}
 
 export class Deadlines {
   readonly #startedMs: number;
@@ -12,22 +18,21 @@ export class Deadlines {
   #timer: Timer | undefined;
 
   constructor(
-    private readonly clock: Clock,
-    private readonly limits: SmtpLimits,
+    private readonly session: Timed,
     private readonly waitingFor: () => WaitingFor,
     private readonly onExpired: () => void,
   ) {
-    this.#startedMs = this.#idleSinceMs = clock.monotonicMs();
+    this.#startedMs = this.#idleSinceMs = session.clock.monotonicMs();
     this.#arm(Number.POSITIVE_INFINITY);
   }
 
   /** A command is complete, content has come, or our own work is done: the client's time begins anew. */
   touch() {
-    this.#idleSinceMs = this.clock.monotonicMs();
+    this.#idleSinceMs = this.session.clock.monotonicMs();
   }
 
   messageBegins() {
-    this.#messageSinceMs ??= this.clock.monotonicMs();
+    this.#messageSinceMs ??= this.session.clock.monotonicMs();
   }
 
   messageEnds() {
@@ -38,10 +43,17 @@ export class Deadlines {
     this.#timer?.cancel();
   }
 
+  /** The limits have changed: what is shorter now must hold now. */
+  limitsChanged() {
+    this.#timer?.cancel();
+    this.#arm(Math.max(1, this.#remainingMs()));
+  }
+
   #arm(delayMs: number) {
     // Never later than the shortest limit: then a change from commands to content needs no new timer.
-    const shortestMs = Math.min(this.limits.commandTimeoutMs, this.limits.dataTimeoutMs);
-    this.#timer = this.clock.setTimer(Math.max(1, Math.min(delayMs, shortestMs)), () => this.#check(), { background: true });
+    const { clock, limits } = this.session;
+    const shortestMs = Math.min(limits.commandTimeoutMs, limits.dataTimeoutMs);
+    this.#timer = clock.setTimer(Math.max(1, Math.min(delayMs, shortestMs)), () => this.#check(), { background: true });
   }
 
   #check() {
@@ -51,12 +63,13 @@ export class Deadlines {
   }
 
   #remainingMs(): number {
-    const { limits } = this;
+    const { limits } = this.session;
     const waiting = this.waitingFor();
     if (waiting === 'us') return limits.dataTimeoutMs;
-    let untilMs = this.#idleSinceMs + (waiting === 'content' ? limits.dataTimeoutMs : limits.commandTimeoutMs);
-    untilMs = Math.min(untilMs, this.#startedMs + limits.sessionTimeoutMs);
+    let untilMs = this.#startedMs + limits.sessionTimeoutMs;
+    if (waiting === 'content') untilMs = Math.min(untilMs, this.#idleSinceMs + limits.dataTimeoutMs);
+    else if (waiting === 'command') untilMs = Math.min(untilMs, this.#idleSinceMs + limits.commandTimeoutMs);
     if (this.#messageSinceMs !== undefined) untilMs = Math.min(untilMs, this.#messageSinceMs + limits.messageTimeoutMs);
-    return untilMs - this.clock.monotonicMs();
+    return untilMs - this.session.clock.monotonicMs();
   }
 }

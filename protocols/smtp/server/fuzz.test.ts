@@ -42,17 +42,26 @@ const pieces = fc.oneof(
     '*\r\n',
     'VRFY x\r\n',
     'STARTTLS\r\n',
+    'EXPN staff SMTPUTF8\r\n',
+    'XCLIENT ADDR=192.0.2.7 HELO=c.test\r\n',
+    'XCLIENT ADDR=[UNAVAILABLE]\r\n',
+    'XFORWARD NAME=a+2B.test PORT=1\r\n',
+    'MAIL FROM:<slow@b.test> BY=100;R MT-PRIORITY=9 HOLDFOR=5 REQUIRETLS\r\n',
     '\n',
     '\r',
     '\0',
   ),
   fc.string({ unit: 'binary', maxLength: 12 }),
-  fc.stringMatching(/^(MAIL FROM|RCPT TO|AUTH|BDAT|EHLO)[ -~]{0,30}$/).map((text) => `${text}\r\n`),
+  fc.stringMatching(/^(MAIL FROM|RCPT TO|AUTH|BDAT|EHLO|XCLIENT|XFORWARD)[ -~]{0,30}$/).map((text) => `${text}\r\n`),
 );
 
 async function talk(mode: SmtpMode, text: string, cuts: number[]): Promise<void> {
   const socket = new Pipe();
   const handler = new TestHandler();
+  handler.policy = ({ remoteAddress, greetingName }) => {
+    const policy = { isTrustedPeer: remoteAddress === '192.0.2.1', tarpitMs: greetingName === 'c.test' ? 1 : 0 };
+    return greetingName === 'a.test' ? Promise.resolve(policy) : policy;
+  };
   const errors: unknown[] = [];
   const logger = silentLogger.child({});
   logger.error = ((fields: { err?: unknown }, message: string) => {

@@ -4,10 +4,13 @@
  */
 import type { Duplex } from 'node:stream';
 import type { Logger } from '../../../ops/telemetry/index.js';
-import type { Principal, SaslBackend } from '../../sasl/contract.js';
+import type { ChannelBindingSource, Principal, SaslBackend } from '../../sasl/contract.js';
+import type { SmtpExtension } from '../grammar/extensions.js';
 import type { MailParameters, RecipientParameters } from '../grammar/parameters.js';
 import type { Reply } from '../grammar/reply.js';
+import type { SmtpLimits } from './limits.js';
 
+export type { SmtpExtension } from '../grammar/extensions.js';
 export type { MailParameters, RecipientParameters } from '../grammar/parameters.js';
 export type { Reply } from '../grammar/reply.js';
 
@@ -21,6 +24,8 @@ export interface TlsInfo {
   cipher: string;
   /** The name that the client asked for (SNI). */
   serverName?: string;
+  /** What ties a login to this connection (SCRAM-SHA-256-PLUS); without it, no -PLUS. */
+  channelBinding?: ChannelBindingSource | undefined;
 }
 
 /** A connection as the listeners hand it over. Create the socket with `allowHalfOpen: true`, or replies to half-closed clients may be cut. */
@@ -44,6 +49,39 @@ export interface SmtpConnection {
   startTls?(): Promise<{ socket: Duplex; tls: TlsInfo }>;
 }
 
+/** What the node decides about one session beyond its options. Absent fields: the options' own. */
+export interface SessionPolicy {
+  /** Over the session's own; fields that are undefined change nothing. */
+  limits?: Partial<SmtpLimits>;
+  /**
+   * False leaves an extension out of the EHLO answer, and its commands and parameters are refused. True changes nothing: what a session
+   * can't do, it does not offer (REQUIRETLS without TLS, BINARYMIME without CHUNKING, SMTPUTF8 without 8BITMIME). Without PIPELINING a
+   * client that sends ahead is sent away.
+   */
+  extensions?: Partial<Record<SmtpExtension, boolean>>;
+  /** Without TLS nothing but EHLO, LHLO, NOOP, QUIT, STARTTLS and a trusted peer's XCLIENT is taken (530 5.7.0). */
+  requiresTls?: boolean;
+  /** Logging in is offered, under TLS. Default: where `authBackend` is and the mode is submission. MAIL on submission needs a login in any case. */
+  offersAuth?: boolean;
+  /** In this order; those the backend can't do are left out. Default: all. */
+  authMechanisms?: readonly string[];
+  /** XCLIENT and XFORWARD are offered: the peer is a proxy or filter of ours. Decide it by `remoteAddress`, or the client behind the proxy has it too. */
+  isTrustedPeer?: boolean;
+  /** Wait before the reply to what is refused (tarpit), milliseconds; at most `maxTarpitMs`. Nothing else is answered meanwhile. */
+  tarpitMs?: number;
+}
+
+/** What a trusted peer said of the client behind it (XFORWARD); for logs and Received, never for rights. */
+export interface ForwardedClient {
+  name?: string;
+  address?: string;
+  port?: number;
+  protocol?: string;
+  helo?: string;
+  identity?: string;
+  source?: string;
+}
+
 /** A session as the handler sees it. Live: fields change as the session goes on. */
 export interface SessionInfo {
   /** Random, for logs. */
@@ -64,6 +102,14 @@ export interface SessionInfo {
   readonly messageCount: number;
   readonly startedAtMs: number;
   readonly logger: Logger;
+  /** Name of the listener that the client came to; '' where it is not known. */
+  readonly listener?: string;
+  /** The connection's own other end; differs from `remoteAddress` once a trusted peer has said XCLIENT. */
+  readonly peerAddress?: string;
+  /** The client's host name as a trusted peer has looked it up (XCLIENT NAME). */
+  readonly remoteName?: string | undefined;
+  /** Of XFORWARD, for the next message. */
+  readonly forwarded?: ForwardedClient | undefined;
   /** Free for the handler: whatever it keeps per session. */
   local: unknown;
 }
@@ -125,17 +171,31 @@ export type Verdict = Reply | void;
  * At most one call per session is running at any time, except `closed`.
  */
 export interface SmtpHandler {
-  /** Before the greeting. A reply of 4xx or 5xx refuses the connection with it; a 220 replaces the default greeting's text. */
+  /**
+   * Asked before the greeting, after STARTTLS, AUTH and XCLIENT, and with every EHLO, HELO or LHLO that `ehlo` took (its name is in the
+   * session then). What it answers holds until the next time; what was answered before does not add up. When it throws, the step that it
+   * was asked for fails with a 4xx.
+   */
+  policy?(session: SessionInfo): MaybePromise<SessionPolicy | undefined>;
+  /**
+   * Before the greeting. A reply of 4xx or 5xx refuses the connection with it; a 220 replaces the default greeting's text. Asked again after
+   * XCLIENT, when the session starts over with another `remoteAddress`; `local` is then as it was left.
+   */
   greet?(session: SessionInfo): MaybePromise<Verdict>;
   /** After EHLO, HELO or LHLO. Only a 4xx or 5xx is used: a 2xx can't replace the capability list. */
   ehlo?(session: SessionInfo, name: string): MaybePromise<Verdict>;
-  /** `void` = `250 2.1.0`. */
+  /**
+   * `void` = `250 2.1.0`, or `250 2.3.6` where the `parameters.mtPriority` that was asked for was changed (RFC 6710: whom nobody trusts gets 0 or less: setting it
+   * there is the handler's).
+   */
   mailFrom(session: SessionInfo, mail: MailCommand): MaybePromise<Verdict>;
   /** `void` = `250 2.1.5`. A 4xx or 5xx leaves this recipient out; the others stay. */
   rcptTo(session: SessionInfo, mail: MailCommand, recipient: RecipientCommand): MaybePromise<Verdict>;
-  /** `void` or absent = `252 2.0.0`. */
+  /** `void` or absent = `252 2.0.0`. Only asked for those who have logged in. Text outside ASCII goes to clients that said SMTPUTF8. */
   vrfy?(session: SessionInfo, argument: string): MaybePromise<Verdict>;
-  /** At DATA, or at the first BDAT. A `Reply` refuses the message before its body is sent (with BDAT: the chunk is discarded). */
+  /** Members of a list or group, as a reply of several lines. `void` = `252 2.0.0`; absent: not offered. Only asked for those who have logged in. */
+  expn?(session: SessionInfo, argument: string): MaybePromise<Verdict>;
+  /** At DATA, or at the first BDAT. A `Reply` refuses the message before its body is sent (with BDAT: the chunk is discarded); one below 400 becomes a 451. */
   data(session: SessionInfo, envelope: Envelope): MaybePromise<MessageSink | Reply>;
   /** A login succeeded; a 4xx or 5xx refuses it nevertheless. */
   authenticated?(session: SessionInfo, principal: Principal): MaybePromise<Verdict>;

@@ -117,6 +117,22 @@ describe.skipIf(!has('swaks'))('swaks', () => {
     });
   });
 
+  it('speaks for a client with XCLIENT', () =>
+    withServer({ policy: { isTrustedPeer: true } }, async (server) => {
+      await swaks(server, '--xclient-addr', '192.0.2.9', '--xclient-name', 'spike.test', '--xclient-login', 'alice@example.test');
+      await swaks(
+        server,
+        '--tls',
+        '--xclient-addr',
+        'IPV6:2001:db8::9',
+        '--xclient-helo',
+        'spike.test',
+        '--xclient-proto',
+        'ESMTP',
+      );
+      expect(server.handler.messages.map(({ remoteAddress }) => remoteAddress)).toEqual(['192.0.2.9', '2001:db8::9']);
+    }));
+
   it('logs in on the TLS port, not without TLS, and is refused with a wrong password', async () => {
     const login = ['--auth-user', 'alice@example.test', '--auth-password'];
     await withServer({ mode: 'submission', implicitTls: true }, async (server) => {

@@ -14,3 +14,13 @@ export const authTotal = counter('starling_smtp_auth_total', 'AUTH exchanges', [
 
 /** `stage`: connect, command, ehlo, starttls, auth, mail, rcpt, data. */
 export const rejectsTotal = counter('starling_smtp_rejects_total', 'Refusing replies', ['mode', 'stage', 'code'] as const);
+
+/** Refusals that were held back for the time that policy asks for. */
+export const tarpitTotal = counter('starling_smtp_tarpit_total', 'Refusing replies that were delayed', ['mode'] as const);
+
+/** `command`: xclient, xforward. `result`: taken, refused. */
+export const proxiedTotal = counter('starling_smtp_proxied_total', 'XCLIENT and XFORWARD commands', [
+  'mode',
+  'command',
+  'result',
+] as const);

@@ -6,15 +6,34 @@
 import { type Clock, type Logger, type Random, systemClock, systemRandom } from '../../../ops/telemetry/index.js';
 import type { Principal } from '../../sasl/contract.js';
 import type { ScramSettings } from '../../sasl/index.js';
-import { decodeLine, splitCommand } from '../grammar/command.js';
-import { formatReply, type Reply, reply } from '../grammar/reply.js';
+import { type Reply, reply } from '../grammar/reply.js';
 import { Channel } from './channel.js';
-import { type ContentConsumer, localError, type RejectStage, type RunOptions, type SessionCore, type Transfer } from './core.js';
-import { Deadlines } from './deadlines.js';
-import type { MailCommand, RecipientCommand, SmtpConnection, SmtpHandler, SmtpMode, TlsInfo } from './handler.js';
-import { defaultSmtpLimits, type SmtpLimits } from './limits.js';
+import { CommandReader, refuseEarlyTalk } from './command-reader.js';
+import {
+  type ContentConsumer,
+  draining,
+  type GivenHello,
+  localError,
+  type RejectStage,
+  type RunOptions,
+  type SessionCore,
+  type Transfer,
+} from './core.js';
+import { Deadlines, type WaitingFor } from './deadlines.js';
+import { Greeting } from './greeting.js';
+import type {
+  ForwardedClient,
+  MailCommand,
+  RecipientCommand,
+  SessionPolicy,
+  SmtpConnection,
+  SmtpHandler,
+  SmtpMode,
+  TlsInfo,
+} from './handler.js';
+import { completeLimits, type SmtpLimits, withLimits } from './limits.js';
 import { messagesTotal, rejectsTotal, sessionsTotal } from './metrics.js';
-import { verbs } from './verbs/index.js';
+import { Replies } from './replies.js';
 
 export interface SmtpSessionOptions {
   connection: SmtpConnection;
@@ -22,9 +41,12 @@ export interface SmtpSessionOptions {
   handler: SmtpHandler;
   /** Our name in greeting and EHLO. */
   hostname: string;
+  /** Name of the listener that the client came to. */
+  listener?: string;
   /** The product in the greeting. */
   serverName?: string;
   logger: Logger;
+  /** Over the defaults. Not to be changed afterwards: sessions share it. */
   limits?: Partial<SmtpLimits>;
   clock?: Clock;
   random?: Random;
@@ -32,28 +54,32 @@ export interface SmtpSessionOptions {
   scram?: ScramSettings;
 }
 
-const CR = 13;
-const LF = 10;
-/** First octet of a TLS record that carries a ClientHello. */
-const TLS_HANDSHAKE = 0x16;
+/** Commands, or pieces of content, that are worked off before other sessions have their turn: a millisecond or so. */
+const workPerTurn = 500;
 
-const draining = reply(421, '4.3.2', 'This server is going down for a moment, please try again');
+const noPolicy = reply(421, '4.3.0', 'A local error, please try again later');
 
 export class SmtpSession implements SessionCore {
   // The connection.
   readonly id: string;
   readonly mode: SmtpMode;
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly localAddress: string | undefined;
-  readonly localPort: number;
+  readonly listener: string;
   readonly connection: SmtpConnection;
   secure: boolean;
   tls: TlsInfo | undefined;
 
+  // The client.
+  remoteAddress: string;
+  remotePort: number;
+  localAddress: string | undefined;
+  localPort: number;
+  remoteName: string | undefined;
+  forwarded: ForwardedClient | undefined;
+
   // The session.
   readonly handler: SmtpHandler;
-  readonly limits: SmtpLimits;
+  limits: SmtpLimits;
+  policy: SessionPolicy | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly hostname: string;
@@ -65,6 +91,7 @@ export class SmtpSession implements SessionCore {
   messageCount = 0;
   transactionCount = 0;
   authFailureCount = 0;
+  recipientDomains: Set<string> | undefined;
   local: unknown = undefined;
 
   // The transaction.
@@ -77,29 +104,33 @@ export class SmtpSession implements SessionCore {
   lineTaker: ((line: Buffer) => void) | undefined;
 
   readonly #channel: Channel;
+  readonly #greeting: Greeting;
+  readonly #commands: CommandReader;
+  readonly #replies: Replies;
   #deadlines: Deadlines | undefined;
   readonly #rootLogger: Logger;
-  readonly #serverName: string;
+  readonly #ownLimits: SmtpLimits;
   #logger: Logger | undefined;
   /** A handler, a sink or a handshake is at work: no input is taken. */
   #busy = false;
   #pumping = false;
-  #overlong = false;
-  #greeted = false;
+  /** Enough was done in this turn of the event loop. */
+  #resting = false;
   #drainWanted = false;
   #errorCount = 0;
-  readonly #whenClosed: (() => void)[] = [];
+  #whenClosed: (() => void)[] | undefined;
 
   constructor(options: SmtpSessionOptions) {
     const { connection } = options;
     this.connection = connection;
     this.mode = options.mode;
+    this.listener = options.listener ?? '';
     this.handler = options.handler;
     this.hostname = options.hostname;
     this.scram = options.scram;
     this.clock = options.clock ?? systemClock;
     this.random = options.random ?? systemRandom;
-    this.limits = { ...defaultSmtpLimits, ...options.limits };
+    this.#ownLimits = this.limits = completeLimits(options.limits);
     this.remoteAddress = connection.remoteAddress;
     this.remotePort = connection.remotePort;
     this.localAddress = connection.localAddress;
@@ -108,13 +139,15 @@ export class SmtpSession implements SessionCore {
     this.tls = connection.tls;
     this.id = this.random.bytes(8).toString('hex');
     this.startedAtMs = this.clock.nowMs();
-    this.#serverName = options.serverName ?? 'Starling';
     this.#rootLogger = options.logger;
-    this.#channel = new Channel(connection.socket, this.clock, this.limits, {
+    this.#channel = new Channel(connection.socket, this, {
       onProgress: (received) => this.#onProgress(received),
       onError: (error) => this.logger.debug({ err: error }, 'the SMTP connection broke'),
       onClosed: () => this.#onClosed(),
     });
+    this.#greeting = new Greeting(this, options.serverName ?? 'Starling', () => this.#pump());
+    this.#commands = new CommandReader(this, this.#channel);
+    this.#replies = new Replies(this, this.#channel, () => this.#beginClosing());
   }
 
   /** Made when first needed: most sessions log nothing themselves. */
@@ -123,37 +156,67 @@ export class SmtpSession implements SessionCore {
     return this.#logger;
   }
 
+  get peerAddress(): string {
+    return this.connection.remoteAddress;
+  }
+
   /** True once the socket is gone or only waits for its last reply to leave. */
   get isClosing(): boolean {
     return this.#channel.closing || this.#channel.closed;
   }
 
+  /** No new message is taken any more. */
+  get isDraining(): boolean {
+    return this.#drainWanted;
+  }
+
+  /** Octets that the session keeps for its client: commands not taken yet, replies not read yet. */
+  get bufferedBytes(): number {
+    return this.#channel.bufferedBytes;
+  }
+
+  /** No input is taken: it is our turn. */
+  get #waiting(): boolean {
+    return this.#busy || this.#replies.areHeld;
+  }
+
   /** Begins the session: listens and greets. Call once. */
   start() {
     sessionsTotal.inc({ mode: this.mode });
-    const waitingFor = () => (this.#busy ? 'us' : this.content ? 'content' : 'command');
-    this.#deadlines = new Deadlines(this.clock, this.limits, waitingFor, () => this.#onExpired());
+    this.#deadlines = new Deadlines(
+      this,
+      () => this.#waitingFor(),
+      () => this.#onExpired(),
+    );
     this.#channel.start();
-    const { greetingDelayMs } = this.limits;
-    if (greetingDelayMs > 0) this.clock.setTimer(greetingDelayMs, () => this.#greet(), { background: true });
-    else this.#greet();
+    this.#greeting.begin(undefined, () => this.limits.greetingDelayMs);
+  }
+
+  #waitingFor(): WaitingFor {
+    if (this.#busy) return 'us';
+    if (this.#replies.areHeld) return 'tarpit';
+    return this.content ? 'content' : 'command';
   }
 
   /** Lets a message that is on its way in finish, answers 421 4.3.2 then (or at once when there is none) and closes. Resolves when closed. */
   drain(): Promise<void> {
     this.#drainWanted = true;
-    this.#maybeDrain();
+    this.#leaveTarpit();
     return this.closed();
   }
 
   /** Resolves when the connection is gone. */
   closed(): Promise<void> {
-    return this.#channel.closed ? Promise.resolve() : new Promise((resolve) => this.#whenClosed.push(resolve));
+    if (this.#channel.closed) return Promise.resolve();
+    this.#whenClosed ??= [];
+    const waiting = this.#whenClosed;
+    return new Promise((resolve) => waiting.push(resolve));
   }
 
   /** Ends the session now with a 421, whatever is running; a running message is not acknowledged. */
   stop() {
     if (this.#channel.closed) return;
+    this.#replies.sendHeld();
     this.replyAndClose(draining);
     // Closes when the reply has left, or the client has had its time to take it.
     this.#channel.flush();
@@ -162,9 +225,7 @@ export class SmtpSession implements SessionCore {
   // ---- replies ----
 
   send(answer: Reply) {
-    if (this.isClosing) return;
-    this.#channel.queue(formatReply(answer));
-    if (answer.code === 421 || answer.close) this.#beginClosing();
+    this.#replies.send(answer);
   }
 
   protocolError(stage: RejectStage, answer: Reply) {
@@ -174,18 +235,72 @@ export class SmtpSession implements SessionCore {
 
   refuse(stage: RejectStage, answer: Reply) {
     rejectsTotal.inc({ mode: this.mode, stage, code: String(answer.code) });
+    // A node that drains has no time to tarpit.
+    if (!this.#drainWanted) this.#replies.hold(() => this.#leaveTarpit());
     this.send(answer);
   }
 
   replyAndClose(answer: Reply) {
-    this.send(answer);
-    if (!this.isClosing) this.#beginClosing();
+    this.send({ ...answer, close: true });
+  }
+
+  /** The refusals have waited long enough. */
+  #leaveTarpit() {
+    this.#replies.sendHeld();
+    this.#deadlines?.touch();
+    this.#maybeDrain();
+    this.#pump();
   }
 
   #beginClosing() {
     this.#deadlines?.stop();
+    this.#greeting.stop();
     this.#loseTransfer();
     this.#channel.beginClosing();
+  }
+
+  // ---- policy ----
+
+  askPolicy(done: () => void, failed: () => void) {
+    const { handler } = this;
+    if (!handler.policy) return done();
+    this.run(
+      'policy',
+      () => handler.policy!(this),
+      (policy) => {
+        this.#apply(policy);
+        done();
+      },
+      { failed },
+    );
+  }
+
+  #apply(policy: SessionPolicy | undefined) {
+    if (this.isClosing) return;
+    const before = this.limits;
+    this.policy = policy;
+    this.limits = withLimits(this.#ownLimits, policy?.limits);
+    if (this.limits !== before) this.#deadlines?.limitsChanged();
+  }
+
+  login(principal: Principal, answer: Reply) {
+    this.principal = principal;
+    this.askPolicy(
+      () => this.send(answer),
+      () => {
+        this.principal = undefined;
+        this.refuse('auth', reply(454, '4.7.0', 'Logins cannot be checked at the moment'));
+      },
+    );
+  }
+
+  restart(hello: GivenHello | undefined) {
+    this.endTransaction(false);
+    this.principal = undefined;
+    this.greetingName = '';
+    this.extended = false;
+    this.#logger = undefined;
+    this.#greeting.begin(hello, () => 0);
   }
 
   // ---- work that may wait ----
@@ -246,6 +361,8 @@ export class SmtpSession implements SessionCore {
     this.mail = undefined;
     if (this.recipients.length > 0) this.recipients = [];
     this.recipientAttempts = 0;
+    // XFORWARD is said before each message anew.
+    this.forwarded = undefined;
     if (open && !finished) this.#guarded(() => this.handler.reset?.(this));
   }
 
@@ -262,7 +379,7 @@ export class SmtpSession implements SessionCore {
    * its DATA would be refused, and a client that sleeps there would use up the drain's time.
    */
   #maybeDrain() {
-    if (!this.#drainWanted || this.#busy || this.isClosing || !this.#greeted) return;
+    if (!this.#drainWanted || this.#waiting || this.isClosing || !this.#greeting.done) return;
     if (this.transfer === undefined && this.content === undefined) this.send(draining);
   }
 
@@ -276,6 +393,8 @@ export class SmtpSession implements SessionCore {
 
   upgrade(startTls: NonNullable<SmtpConnection['startTls']>) {
     this.#busy = true;
+    // RFC 3207 4.2: what came along with STARTTLS could be anybody's.
+    if (this.#channel.hasInput) this.logger.info('plain text that came along with STARTTLS was dropped');
     this.#channel
       // The implementation may throw synchronously: hence the async function.
       .replaceSocket(async () => startTls.call(this.connection), this.limits.tlsHandshakeTimeoutMs)
@@ -283,7 +402,12 @@ export class SmtpSession implements SessionCore {
         ({ tls }) => {
           this.secure = true;
           this.tls = tls;
-          this.#settled(() => undefined);
+          this.#settled(() =>
+            this.askPolicy(
+              () => undefined,
+              () => this.refuse('starttls', noPolicy),
+            ),
+          );
         },
         (error: unknown) => {
           this.logger.info({ err: error }, 'TLS handshake failed');
@@ -295,160 +419,79 @@ export class SmtpSession implements SessionCore {
   // ---- what the channel tells ----
 
   #onProgress(received: Buffer | undefined) {
-    if (received && !this.#greeted && !this.isClosing) return this.#onEarlyTalk(received);
+    if (received && !this.#greeting.done && !this.isClosing) {
+      this.#greeting.done = true;
+      refuseEarlyTalk(this, received);
+    }
     if (received && this.content) this.#deadlines?.touch();
     this.#pump();
   }
 
   #onClosed() {
     this.#deadlines?.stop();
+    this.#greeting.stop();
+    this.#replies.drop();
     this.#loseTransfer();
     try {
       this.handler.closed?.(this);
     } catch (error) {
       this.logger.error({ err: error }, 'an SMTP handler failed');
     }
-    for (const resolve of this.#whenClosed.splice(0)) resolve();
+    const waiting = this.#whenClosed ?? [];
+    this.#whenClosed = undefined;
+    for (const resolve of waiting) resolve();
   }
 
   #onExpired() {
     if (this.isClosing) return;
+    this.#replies.sendHeld();
     const what = this.content ? 'The message did not arrive in time' : 'No command arrived in time';
-    this.refuse(this.content ? 'data' : 'command', reply(421, '4.4.2', what));
-  }
-
-  // ---- greeting ----
-
-  #greet() {
-    if (this.isClosing) return;
-    this.run(
-      'greet',
-      () => this.handler.greet?.(this),
-      (answer) => {
-        if (this.isClosing) return;
-        this.#greeted = true;
-        if (answer && answer.code >= 400) this.refuse('connect', { ...answer, close: true });
-        else if (this.#drainWanted) this.send(draining);
-        else {
-          const protocol = this.mode === 'lmtp' ? 'LMTP' : 'ESMTP';
-          this.send({ code: 220, text: answer ? answer.text : `${this.hostname} ${protocol} ${this.#serverName}` });
-        }
-        this.#pump();
-      },
-      {
-        failed: () => {
-          this.#greeted = true;
-          this.refuse('connect', reply(421, '4.3.0', 'A local error, please try again later'));
-        },
-      },
-    );
-  }
-
-  /** RFC 5321 3.1: the client waits for the greeting. Who does not is a bot, or speaks TLS or HTTP. */
-  #onEarlyTalk(chunk: Buffer) {
-    this.#greeted = true;
-    if (chunk[0] === TLS_HANDSHAKE && !this.secure) this.#refuseTls();
-    else this.refuse('connect', reply(554, '5.5.1', 'You spoke before the greeting', true));
-  }
-
-  #refuseTls() {
-    this.refuse(
-      'connect',
-      reply(500, '5.5.2', 'This port begins in plain text: use STARTTLS, or the port for implicit TLS', true),
-    );
+    rejectsTotal.inc({ mode: this.mode, stage: this.content ? 'data' : 'command', code: '421' });
+    this.replyAndClose(reply(421, '4.4.2', what));
+    this.#channel.flush();
   }
 
   // ---- input ----
 
   /** Works off input as long as there is some and nobody has to be waited for; then writes the replies of all of it at once. */
   #pump() {
-    if (this.#pumping || !this.#greeted) return;
+    if (this.#pumping || this.#resting || !this.#greeting.done) return;
     const channel = this.#channel;
     this.#pumping = true;
+    const onLine = () => this.#deadlines?.touch();
+    let work = 0;
     this.#guarded(() => {
-      while (channel.hasInput && !this.#busy && !channel.blocked && !channel.closing && !channel.closed) {
+      while (channel.hasInput && !this.#waiting && !channel.blocked && !channel.closing && !channel.closed) {
+        if (++work > workPerTurn) {
+          this.#rest();
+          break;
+        }
         if (this.content) channel.at = this.content.consume(channel.input, channel.at);
-        else if (!this.#takeLine()) break;
+        else if (this.#commands.take(onLine)) this.#maybeDrain();
+        else break;
       }
     });
     this.#pumping = false;
-    if (this.#busy && !channel.closing) {
+    if (this.#waiting && !channel.closing) {
       channel.flushSoon();
       return;
     }
     channel.flush();
-    if (channel.closed) return;
+    if (channel.closed || this.#resting) return;
     channel.resume();
     channel.endIfDone();
   }
 
-  /** One line, if there is a whole one. */
-  #takeLine(): boolean {
-    const channel = this.#channel;
-    const { input, at: start } = channel;
-    if (input[start] === TLS_HANDSHAKE && !this.secure && !this.lineTaker) {
-      this.#refuseTls();
-      return false;
-    }
-    const lf = input.indexOf(LF, start);
-    if (lf < 0) {
-      if (input.length - start > this.limits.maxAuthLineBytes) {
-        this.#overlong = true;
-        channel.dropInput();
-      }
-      return false;
-    }
-    channel.at = lf + 1;
-    this.#deadlines?.touch();
-    const problem = this.#lineProblem(input, start, lf);
-    if (problem) {
-      this.lineTaker = undefined;
-      this.protocolError('command', reply(500, '5.5.2', problem));
-      return true;
-    }
-    const line = input.subarray(start, lf > start && input[lf - 1] === CR ? lf - 1 : lf);
-    if (this.lineTaker) this.lineTaker(line);
-    else this.#command(line);
-    this.#maybeDrain();
-    return true;
-  }
-
-  /** What is wrong with the line in [start, lf]; undefined when nothing is. */
-  #lineProblem(input: Buffer, start: number, lf: number): string | undefined {
-    const { maxAuthLineBytes, maxCommandBytes, bareLineEnds } = this.limits;
-    const maxBytes = this.lineTaker || isAuthLine(input, start) ? maxAuthLineBytes : maxCommandBytes;
-    if (this.#overlong || lf + 1 - start > maxBytes) {
-      this.#overlong = false;
-      return 'The line is too long';
-    }
-    const bare = lf === start || input[lf - 1] !== CR;
-    return bare && bareLineEnds === 'refuse' ? 'Lines end with CR LF' : undefined;
-  }
-
-  #command(line: Buffer) {
-    const text = decodeLine(line);
-    if (text === undefined) {
-      this.protocolError('command', reply(500, '5.5.2', 'The line is not UTF-8, or has control characters in it'));
-      return;
-    }
-    const { verb, argument } = splitCommand(text);
-    const run = verbs.get(verb);
-    if (run) run(this, argument, verb);
-    else if (isHttp(text)) this.refuse('command', reply(554, '5.5.1', 'This is a mail server', true));
-    else this.protocolError('command', reply(500, '5.5.1', 'Command not recognised'));
+  /** One client that sends without end must not keep the others waiting: goes on when they have had their turn. */
+  #rest() {
+    this.#resting = true;
+    setImmediate(() => {
+      this.#resting = false;
+      this.#pump();
+    });
   }
 }
 
 function isPromise<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
   return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
-}
-
-function isAuthLine(input: Buffer, start: number): boolean {
-  const first = input[start];
-  return (first === 0x41 || first === 0x61) && input.toString('latin1', start, start + 5).toUpperCase() === 'AUTH ';
-}
-
-/** A browser made to post to a mail port must not get a second line in. */
-function isHttp(line: string): boolean {
-  return /^(?:(?:GET|POST|PUT|HEAD|OPTIONS|CONNECT|PATCH|DELETE) \S+ HTTP\/|Host:)/i.test(line);
 }

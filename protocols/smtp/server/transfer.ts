@@ -6,7 +6,7 @@ import type { ChunkDecoder } from '../grammar/content-decoder.js';
 import { type Reply, reply } from '../grammar/reply.js';
 import { localError, type SessionCore, type Transfer } from './core.js';
 import type { MaybePromise, MessageSink } from './handler.js';
-import { messagesTotal, rejectsTotal } from './metrics.js';
+import { messagesTotal } from './metrics.js';
 
 export const tooLarge = (maxMessageBytes: number) => reply(552, '5.3.4', `The message is larger than ${maxMessageBytes} octets`);
 export const bareLineEnd = reply(550, '5.6.11', 'The message has a CR or LF that is not part of a CR LF');
@@ -90,8 +90,8 @@ export class MessageTransfer implements Transfer {
         mode: session.mode,
         result: answer.code < 400 ? 'accepted' : answer.code < 500 ? 'deferred' : 'rejected',
       });
-      if (answer.code >= 400) rejectsTotal.inc({ mode: session.mode, stage: 'data', code: String(answer.code) });
-      session.send(answer);
+      if (answer.code >= 400) session.refuse('data', answer);
+      else session.send(answer);
     }
     if (accepted) session.messageCount++;
     session.afterTransaction();

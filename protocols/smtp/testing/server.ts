@@ -7,10 +7,21 @@ import type { AddressInfo } from 'node:net';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, TLSSocket } from 'node:tls';
 import { type Clock, type Logger, silentLogger } from '../../../ops/telemetry/index.js';
-import { deriveScramKeys, type SaslBackend, type ScramSettings } from '../../sasl/index.js';
+import { deriveScramKeys, type SaslBackend, type ScramSettings, serverChannelBinding } from '../../sasl/index.js';
 import { type TestCertificate, testCertificate } from '../../testing/certificate.js';
 import { type Reply, reply } from '../grammar/reply.js';
-import type { BodyFacts, Envelope, MessageSink, SessionInfo, SmtpHandler, SmtpMode, Verdict } from '../server/handler.js';
+import type {
+  BodyFacts,
+  Envelope,
+  ForwardedClient,
+  MailCommand,
+  MessageSink,
+  SessionInfo,
+  SessionPolicy,
+  SmtpHandler,
+  SmtpMode,
+  Verdict,
+} from '../server/handler.js';
 import type { SmtpLimits } from '../server/limits.js';
 import { SmtpSession, type SmtpSessionOptions } from '../server/session.js';
 
@@ -22,6 +33,9 @@ export interface ReceivedMessage {
   facts: BodyFacts;
   login: string | undefined;
   secure: boolean;
+  /** Of XCLIENT, or the peer's own. */
+  remoteAddress: string;
+  forwarded: ForwardedClient | undefined;
 }
 
 export const testScram: ScramSettings = { fakeSaltKey: Buffer.alloc(32, 7), iterations: 4096, saltBytes: 16 };
@@ -89,6 +103,8 @@ class TestSink implements MessageSink {
       facts,
       login: this.session.principal?.login,
       secure: this.session.secure,
+      remoteAddress: this.session.remoteAddress,
+      forwarded: this.session.forwarded,
     });
     if (this.session.mode !== 'lmtp') return reply(250, '2.0.0', `Accepted ${this.handler.messages.length}`);
     return recipients.map((recipient) =>
@@ -109,6 +125,8 @@ export class TestHandler implements SmtpHandler {
   resets = 0;
   closedCount = 0;
   authBackend: SaslBackend = new TestDirectory();
+  /** Absent unless a test sets it. */
+  declare policy?: NonNullable<SmtpHandler['policy']>;
   /** What `greet` waits for. */
   greetGate: Promise<void> | undefined;
 
@@ -121,11 +139,24 @@ export class TestHandler implements SmtpHandler {
     return name === 'banned.test' ? reply(550, '5.7.1', 'Not you') : undefined;
   }
 
-  mailFrom(_session: SessionInfo, mail: { address: string }): Verdict | Promise<Verdict> {
+  mailFrom(_session: SessionInfo, mail: MailCommand): Verdict | Promise<Verdict> {
     if (mail.address.endsWith('@refused.test')) return reply(550, '5.7.1', 'Sender refused');
     if (mail.address.startsWith('throw@')) throw new Error('policy fell over');
     if (mail.address.startsWith('slow@')) return new Promise((resolve) => setTimeout(resolve, 5));
+    // Nobody here may have more than 3.
+    if ((mail.parameters.mtPriority ?? 0) > 3) mail.parameters.mtPriority = 3;
     return undefined;
+  }
+
+  vrfy(_session: SessionInfo, argument: string): Verdict {
+    if (argument === 'bob') return reply(250, '2.1.5', 'Bob <bob@example.test>');
+    if (argument === 'jürgen') return reply(250, '2.1.5', 'Jürgen <jürgen@example.test>');
+    if (argument === 'nobody') return reply(550, '5.1.1', 'No such user');
+    return undefined;
+  }
+
+  expn(_session: SessionInfo, argument: string): Verdict {
+    return argument === 'staff' ? reply(250, '2.1.5', ['<bob@example.test>', '<carl@example.test>']) : undefined;
   }
 
   rcptTo(_session: SessionInfo, mail: { address: string }, recipient: { address: string }): Verdict | Promise<Verdict> {
@@ -160,6 +191,9 @@ export interface TestServerOptions {
   startTls?: boolean;
   clock?: Clock;
   logger?: Logger;
+  listener?: string;
+  /** What the handler says of every session. Trusted are peers on this machine only, not the clients that they tell of. */
+  policy?: SessionPolicy;
 }
 
 export interface TestServer {
@@ -174,6 +208,13 @@ export interface TestServer {
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
   const certificate = testCertificate();
   const handler = (options.handler ?? new TestHandler()) as TestHandler;
+  const { policy } = options;
+  if (policy) {
+    handler.policy = ({ remoteAddress }) => ({
+      ...policy,
+      isTrustedPeer: policy.isTrustedPeer === true && remoteAddress === '127.0.0.1',
+    });
+  }
   const sessions: SmtpSession[] = [];
   const sockets = new Set<Socket>();
   const onSocket = (socket: Socket) => {
@@ -203,7 +244,11 @@ function sessionOptions(
   certificate: TestCertificate,
 ): SmtpSessionOptions {
   const secure = options.implicitTls === true;
-  const info = (tls: TLSSocket) => ({ protocol: tls.getProtocol() ?? '', cipher: tls.getCipher()?.name ?? '' });
+  const info = (tls: TLSSocket) => ({
+    protocol: tls.getProtocol() ?? '',
+    cipher: tls.getCipher()?.name ?? '',
+    channelBinding: serverChannelBinding(tls),
+  });
   const startTls = () =>
     new Promise<{ socket: TLSSocket; tls: { protocol: string; cipher: string } }>((resolve, reject) => {
       const tls = new TLSSocket(socket, { isServer: true, ...certificate });
@@ -226,6 +271,7 @@ function sessionOptions(
     hostname: 'mx.example.test',
     logger: options.logger ?? silentLogger,
     scram: testScram,
+    ...(options.listener === undefined ? {} : { listener: options.listener }),
     ...(options.limits ? { limits: options.limits } : {}),
     ...(options.clock ? { clock: options.clock } : {}),
   };

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -11,22 +11,38 @@ import { openEmbeddedStore } from './store.js';
 const root = mkdtempSync(join(tmpdir(), 'starling-kv-crash-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const rounds = 15;
+const rounds = 10;
+/** What a child has acknowledged at least when it is killed, however slow the disk. */
+const acknowledgedBefore = 16;
 
 const sources = fileURLToPath(new URL('../../..', import.meta.url));
-const compiled = join(root, 'compiled');
+
+/** When something was last changed in a folder. */
+function changedMs(folder: string): number {
+  const times = readdirSync(folder, { withFileTypes: true, recursive: true }).map((entry) =>
+    entry.isFile() ? statSync(join(entry.parentPath, entry.name)).mtimeMs : 0,
+  );
+  return Math.max(0, ...times);
+}
+
+/** `npm test` has compiled everything before. */
+const stamp = join(sources, 'dist', '.compiled');
+const isCompiled =
+  existsSync(stamp) && ['store', 'ops'].every((room) => changedMs(join(sources, room)) < statSync(stamp).mtimeMs);
+const compiled = isCompiled ? join(sources, 'dist') : join(root, 'compiled');
 const childScript = join(compiled, 'store/kv/embedded/crash-child.js');
 
 const compiledStore = pathToFileURL(join(compiled, 'store/kv/embedded/store.js')).href;
 
 /** The children and who inspects what they leave run from compiled files, as production does; the other tests from the sources. */
 beforeAll(() => {
+  if (isCompiled) return;
   const compiler = join(sources, 'node_modules/typescript7/bin/tsc');
   const result = spawnSync(process.execPath, [compiler, '-p', join(sources, 'tsconfig.build.json'), '--outDir', compiled]);
   if (!existsSync(childScript)) throw new Error(`the compiler wrote nothing: ${result.stdout}${result.stderr}`);
   writeFileSync(join(compiled, 'package.json'), '{"type":"module"}');
   symlinkSync(join(sources, 'node_modules'), join(compiled, 'node_modules'));
-}, 90_000);
+});
 
 /** A child process, started ahead of its turn because that takes longer than its life. */
 class Victim {
@@ -91,7 +107,7 @@ async function inspect(directory: string, acknowledged: ReadonlySet<number>): Pr
 }
 
 describe('a process killed with SIGKILL', () => {
-  it('loses no acknowledged commit and leaves none half done', { timeout: 120_000 }, async () => {
+  it('loses no acknowledged commit and leaves none half done', async () => {
     const directory = join(root, 'killed');
     const acknowledged = new Set<number>();
     let next = 0;
@@ -100,16 +116,17 @@ describe('a process killed with SIGKILL', () => {
       const victim = ahead.shift()!;
       if (round + 2 < rounds) ahead.push(new Victim());
       await victim.begin(directory, next);
-      await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 250));
+      while (victim.acknowledged.length < acknowledgedBefore) await new Promise((resolve) => setTimeout(resolve, 1));
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 250));
       await kill(victim);
       for (const number of victim.acknowledged) acknowledged.add(number);
       // Numbers of commits that nobody heard of are left out, so that each is used once.
       next = Math.max(next, await inspect(directory, acknowledged)) + 100;
     }
-    expect(acknowledged.size).toBeGreaterThan(rounds * 5);
+    expect(acknowledged.size).toBeGreaterThanOrEqual(rounds * acknowledgedBefore);
   });
 
-  it('keeps others out while it lives, and not a moment longer', { timeout: 30_000 }, async () => {
+  it('keeps others out while it lives, and not a moment longer', async () => {
     const directory = join(root, 'locked');
     const victim = new Victim();
     await victim.begin(directory, 0);
@@ -179,38 +196,38 @@ describe('no space', () => {
     await store.close();
   });
 
-  it.runIf(canMount())(
-    'fails with no-space on a full disk, and goes on by itself when it has room again',
-    { timeout: 60_000 },
-    async () => {
-      const mountPoint = join(root, 'disk');
-      mkdirSync(mountPoint);
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', mountPoint]);
-      try {
-        const ballast = join(mountPoint, 'ballast');
-        writeFileSync(ballast, Buffer.alloc(12_000_000));
-        const directory = join(mountPoint, 'store');
-        let store = await openEmbeddedStore({ directory });
-        const watch = await store.transact(async (tx) => tx.watch(Buffer.from('watched')));
-        const first = await fillUp(store);
-        expect(first).toBeGreaterThan(10);
-        await expectFilled(store, first);
-        await expect(store.check()).rejects.toMatchObject({ reason: 'no-space' });
-        rmSync(ballast);
-        await store.check();
-        await store.transact(async (tx) => tx.set(Buffer.from('watched'), Buffer.from('1')));
-        await watch.fired;
-        const second = await fillUp(store);
-        expect(second).toBeGreaterThan(first);
-        await store.close();
-        store = await openEmbeddedStore({ directory });
-        await expectFilled(store, second);
-        await store.close();
-      } finally {
-        execFileSync('umount', ['-l', mountPoint]);
-      }
-    },
-  );
+  it.runIf(canMount())('fails with no-space on a full disk, and goes on by itself when it has room again', async () => {
+    const mountPoint = join(root, 'disk');
+    mkdirSync(mountPoint);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', mountPoint]);
+    try {
+      const ballast = join(mountPoint, 'ballast');
+      writeFileSync(ballast, Buffer.alloc(12_000_000));
+      const directory = join(mountPoint, 'store');
+      let store = await openEmbeddedStore({ directory });
+      const watch = await store.transact(async (tx) => tx.watch(Buffer.from('watched')));
+      const first = await fillUp(store);
+      expect(first).toBeGreaterThan(10);
+      await expectFilled(store, first);
+      // A small commit may still fit where a large one did not.
+      const checks = async () => {
+        for (let n = 0; n < 100; n++) await store.check();
+      };
+      await expect(checks()).rejects.toMatchObject({ reason: 'no-space' });
+      rmSync(ballast);
+      await store.check();
+      await store.transact(async (tx) => tx.set(Buffer.from('watched'), Buffer.from('1')));
+      await watch.fired;
+      const second = await fillUp(store);
+      expect(second).toBeGreaterThan(first);
+      await store.close();
+      store = await openEmbeddedStore({ directory });
+      await expectFilled(store, second);
+      await store.close();
+    } finally {
+      execFileSync('umount', ['-l', mountPoint]);
+    }
+  });
 });
 
 /** Whether this process may mount file systems (root with the capability). */

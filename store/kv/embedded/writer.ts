@@ -7,12 +7,17 @@ import { type BatchTarget, decodeBatch } from './batch.js';
 import type { FailureKind, WriterSettings } from './messages.js';
 import { type Database, failureKind, openWriteConnection, type Statement } from './sqlite.js';
 
-/** Written bytes (keys, values, and a share of a page for each) between two looks at the log. */
-const checkpointEveryBytes = 4 * 1024 * 1024;
+/**
+ * Written bytes (keys, values, and a share of a page for each) between two looks at the log. In a large file nearly every row is in a page of its own, and a page
+ * that many commits have changed is moved once. Commits wait meanwhile: among a million queued messages one claim in a hundred took 440 ms with 4 MiB, 46 with 16.
+ */
+const checkpointEveryBytes = 16 * 1024 * 1024;
 const estimatedRowOverheadBytes = 512;
 /** From this many pages on, the checkpoint waits a moment for readers, so that the log can start anew (64 MiB). */
 const restartLogPages = 16_384;
 const restartWaitMs = 200;
+/** Rows of one statement: a call of the engine costs more than a row. */
+const rowsPerPut = 16;
 
 /** A batch that did not commit. */
 export class BatchFailure extends Error {
@@ -29,6 +34,8 @@ export class BatchFailure extends Error {
 interface Connection {
   readonly db: Database;
   readonly put: Statement;
+  /** `rowsPerPut` rows at once, in their order. */
+  readonly putMany: Statement;
   readonly get: Statement;
   readonly clear: Statement;
   readonly clearRange: Statement;
@@ -43,6 +50,8 @@ export class Writer implements BatchTarget {
   #bytesSinceCheckpoint = 0;
   /** A log of this many pages is worth waiting for. */
   #restartFromPages = restartLogPages;
+  /** Keys and values in turn, of puts that came one after another and are not in the transaction yet. */
+  #puts: Uint8Array[] = [];
 
   constructor(settings: WriterSettings) {
     this.#settings = settings;
@@ -60,7 +69,9 @@ export class Writer implements BatchTarget {
     try {
       const { db, setVersion } = this.#connection();
       db.exec('BEGIN IMMEDIATE');
+      this.#puts = [];
       decodeBatch(buffer, length, this);
+      this.#flushPuts();
       setVersion.run(version);
       atCommit = true;
       db.exec('COMMIT');
@@ -72,23 +83,37 @@ export class Writer implements BatchTarget {
   }
 
   put(key: Uint8Array, value: Uint8Array): void {
-    this.#open!.put.run(key, value);
+    if (this.#puts.push(key, value) === rowsPerPut * 2) {
+      this.#open!.putMany.run(...this.#puts);
+      this.#puts = [];
+    }
     this.#bytesSinceCheckpoint += estimatedRowOverheadBytes;
   }
 
   clear(key: Uint8Array): void {
+    this.#flushPuts();
     this.#open!.clear.run(key);
     this.#bytesSinceCheckpoint += estimatedRowOverheadBytes;
   }
 
   clearRange(begin: Uint8Array, end: Uint8Array): void {
+    this.#flushPuts();
     const { changes } = this.#open!.clearRange.run(begin, end);
     this.#bytesSinceCheckpoint += Number(changes) * estimatedRowOverheadBytes;
   }
 
   atomic(kind: AtomicKind, key: Uint8Array, operand: bigint): void {
+    this.#flushPuts();
     const row = this.#open!.get.get(key) as [Uint8Array] | undefined;
     this.put(key, applyAtomic(kind, operand, row?.[0]));
+  }
+
+  /** Before whatever is not a put, so that operations on one key keep their order. */
+  #flushPuts(): void {
+    const puts = this.#puts;
+    if (puts.length === 0) return;
+    this.#puts = [];
+    for (let at = 0; at < puts.length; at += 2) this.#open!.put.run(puts[at]!, puts[at + 1]!);
   }
 
   /** Moves the log into the database when enough was written since the last time. Throws what SQLite throws; nothing is lost then. */
@@ -126,7 +151,8 @@ export class Writer implements BatchTarget {
     this.#open = {
       db,
       get,
-      put: db.prepare('INSERT INTO kv(k, v) VALUES(?, ?) ON CONFLICT(k) DO UPDATE SET v = excluded.v'),
+      put: db.prepare(putSql(1)),
+      putMany: db.prepare(putSql(rowsPerPut)),
       clear: db.prepare('DELETE FROM kv WHERE k = ?'),
       clearRange: db.prepare('DELETE FROM kv WHERE k >= ? AND k < ?'),
       version: db.prepare('SELECT version FROM meta'),
@@ -168,6 +194,11 @@ export class Writer implements BatchTarget {
   #readVersion(connection: Connection): number {
     return (connection.version.get() as { version: number }).version;
   }
+}
+
+function putSql(rows: number): string {
+  const places = new Array(rows).fill('(?, ?)').join(', ');
+  return `INSERT INTO kv(k, v) VALUES ${places} ON CONFLICT(k) DO UPDATE SET v = excluded.v`;
 }
 
 /** Gives the pages in the log before it, and whether somebody was in the way. */

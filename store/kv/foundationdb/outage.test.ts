@@ -80,7 +80,7 @@ describe.skipIf(binary === '')(binary === '' ? untried : 'FoundationDB outages',
     const { status, stdout } = spawnSync(join(dirname(binary), 'fdbcli'), configure, { encoding: 'utf8' });
     if (status !== 0) throw new Error(`fdbcli: ${stdout}`);
     store = await open();
-  }, 90_000);
+  });
   afterAll(async () => {
     await store?.close();
     if (server) await kill();
@@ -130,7 +130,7 @@ describe.skipIf(binary === '')(binary === '' ? untried : 'FoundationDB outages',
     const counted = await store.read((reads) => reads.get(Buffer.from('count')));
     expect(counted?.readBigInt64LE()).toBe(BigInt(marks.size));
     expect(marks.size).toBeLessThanOrEqual(acknowledged.length + unknown.length);
-  }, 120_000);
+  });
 
   it('SIGKILL and restart under the isolation checker', async () => {
     const stores = [store, await open(), await open()];
@@ -146,7 +146,7 @@ describe.skipIf(binary === '')(binary === '' ? untried : 'FoundationDB outages',
     const history = await isolationRound(stores, { seed: 1, ...options });
     expect(history.length).toBeGreaterThan(100);
     await Promise.all(stores.slice(1).map((each) => each.close()));
-  }, 120_000);
+  });
 
   it('while the server is away reads and commits fail in time, a watch waits, and all goes on when it is back', async () => {
     const watched = Buffer.from('watched');
@@ -164,7 +164,7 @@ describe.skipIf(binary === '')(binary === '' ? untried : 'FoundationDB outages',
     start();
     await store.transact(async (tx) => tx.set(watched, Buffer.from('changed')), { maxAttempts: 10 });
     await watch.fired;
-  }, 60_000);
+  });
 
   it('closes while the server is away', async () => {
     const second = await open();
@@ -179,5 +179,5 @@ describe.skipIf(binary === '')(binary === '' ? untried : 'FoundationDB outages',
     expect((await read).code).toBe('unavailable');
     expect((await failure(watch.fired)).reason).toBe('closed');
     start();
-  }, 60_000);
+  });
 });

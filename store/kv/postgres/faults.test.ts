@@ -13,7 +13,7 @@ import { openPostgresStore, type PostgresStoreOptions } from './index.js';
 let server: PostgresServer;
 let databases = 0;
 beforeAll(async () => {
-  server = await PostgresServer.start({ settings: { fsync: 'off' } });
+  server = await PostgresServer.start();
 });
 afterAll(() => server.remove());
 
@@ -251,6 +251,22 @@ describe.concurrent('postgres under faults of one database', () => {
       return String(await tx.get(k('a')));
     });
     expect([seen, runs]).toEqual(['1', 2]);
+    await store.close();
+  });
+
+  it('a check whose connection is killed asks again', async () => {
+    const url = await database();
+    const store = await open(url);
+    const holding = 'begin; lock table starling.kv in access exclusive mode; select pg_sleep(3); commit';
+    const held = server.query(holding, [], name(url));
+    const count = async (what: string) => (await server.query(what, [name(url)])).length;
+    const sleeping = "select pid from pg_stat_activity where datname = $1 and wait_event = 'PgSleep'";
+    while ((await count(sleeping)) === 0) await systemClock.sleep(10);
+    const asked = store.check();
+    const waiting = `select pid from pg_stat_activity where datname = $1 and application_name like '%reader' and wait_event_type = 'Lock'`;
+    while ((await count(`select pg_terminate_backend(pid) from (${waiting}) r`)) === 0) await systemClock.sleep(10);
+    await held;
+    await asked;
     await store.close();
   });
 

@@ -11,7 +11,7 @@ let proxy: TcpProxy;
 let url: string;
 let proxied: string;
 beforeAll(async () => {
-  server = await PostgresServer.start({ settings: { fsync: 'off' } });
+  server = await PostgresServer.start();
   url = await server.createDatabase('conformance');
   proxy = await TcpProxy.start({ host: '127.0.0.1', port: server.port });
   proxied = url.replace(String(server.port), String(proxy.port));

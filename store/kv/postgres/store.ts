@@ -146,13 +146,17 @@ class PostgresSource implements TransactionSource, SnapshotBackend {
     throw new KvError('unavailable', `the store did not pass a check: ${(error as Error).message}`, 'outage', { cause: error });
   }
 
-  async #look(): Promise<void> {
+  /** A snapshot that went with its connection says nothing about the store: the next one is asked, as for any transaction. */
+  async #look(attempts = 3): Promise<void> {
     const snapshot = this.readers.acquire(undefined);
     try {
-      await snapshot.ready?.();
+      return await snapshot.ready?.();
+    } catch (error) {
+      if (attempts <= 1 || !(error instanceof KvError && error.code === 'too-old')) throw error;
     } finally {
       snapshot.release();
     }
+    return this.#look(attempts - 1);
   }
 
   close(): Promise<void> {

@@ -16,7 +16,7 @@ import { ChangeHistory } from './watch-index.js';
 let server: PostgresServer;
 let databases = 0;
 beforeAll(async () => {
-  server = await PostgresServer.start({ settings: { fsync: 'off' } });
+  server = await PostgresServer.start();
 });
 afterAll(() => server.remove());
 

@@ -7,6 +7,8 @@ import { headKey, linkKey } from '../../blobs/keys.js';
 import type { KeyRange } from '../../keyspace.js';
 import { type KeyValue, type KvReads, type KvTransaction, keyAfter } from '../../kv/contract.js';
 import type { MailboxEntry, MailboxId } from '../../mail/contract.js';
+import { onlyPlaceOf } from '../../mail/flag-range-reads.js';
+import { decodeFlagRanges, decodeFolded, type FlagRangeList, isListed, noFlagRanges } from '../../mail/flag-ranges.js';
 import { AccountKeys } from '../../mail/keys.js';
 import { isSeen, sameKeywords } from '../../mail/keywords.js';
 import {
@@ -24,6 +26,7 @@ import {
 } from '../../mail/records.js';
 import type { RowReader } from '../rows.js';
 import type { Inspection } from './inspection.js';
+import { checkSharing } from './sharing.js';
 
 const entriesPerPage = 500;
 const messagesPerPage = 100;
@@ -39,9 +42,11 @@ interface Tally {
   bytes: number;
   maxUid: number;
   maxModseq: number;
+  /** Messages that are in another mailbox as well. */
+  shared: number;
 }
 
-const emptyTally = (): Tally => ({ total: 0, unseen: 0, deleted: 0, bytes: 0, maxUid: 0, maxModseq: 0 });
+const emptyTally = (): Tally => ({ total: 0, unseen: 0, deleted: 0, bytes: 0, maxUid: 0, maxModseq: 0, shared: 0 });
 
 export class AccountCheck {
   readonly #inspection: Inspection;
@@ -50,6 +55,7 @@ export class AccountCheck {
   readonly #tallies = new Map<MailboxId, Tally>();
   readonly #mailboxes = new Set<MailboxId>();
   readonly #removals = new Set<string>();
+  readonly #ranges = new Map<MailboxId, FlagRangeList>();
   #stateValue: Buffer | undefined;
   #messages = 0;
   #bytes = 0;
@@ -68,12 +74,17 @@ export class AccountCheck {
     });
     // What is left of an account on its way out goes without any order.
     if (!this.#stateValue && this.#removals.has('')) return undefined;
+    await this.#each(this.#keys.allFlagRanges, (rows) => {
+      for (const { key, value } of rows) this.#ranges.set(this.#keys.flagRangesMailbox(key), decodeFlagRanges(value));
+    });
     await this.#each(this.#keys.allEntries, (rows) => this.#checkEntries(rows));
     await this.#each(this.#keys.allMessages, (rows) => this.#checkMessages(rows), messagesPerPage);
     await this.#each(this.#keys.allSummaries, (rows) => this.#checkSummaries(rows), messagesPerPage);
     await this.#each(this.#keys.allThreads, (rows) => this.#checkThreads(rows));
     await this.#each(this.#keys.allReferences, (rows) => this.#checkReferences(rows));
     await this.#checkMailboxes();
+    await this.#checkIndexes();
+    await checkSharing(this.#inspection, this.#keys);
     await this.#checkLog();
     await this.#checkState();
     return this.#stateValue || this.#messages > 0 ? this.#messages : undefined;
@@ -113,11 +124,15 @@ export class AccountCheck {
     return tally;
   }
 
+  #rangesOf(id: MailboxId): FlagRangeList {
+    return this.#ranges.get(id) ?? noFlagRanges;
+  }
+
   async #checkEntries(rows: readonly KeyValue[]): Promise<void> {
     const keys = this.#keys;
     const entries = rows.map(({ key, value }) => {
       const { mailboxId, uid } = keys.entryOf(key);
-      return { key, mailboxId, entry: decodeEntry(uid, value) };
+      return { key, mailboxId, entry: decodeFolded(uid, value, this.#rangesOf(mailboxId)) };
     });
     for (const { mailboxId, entry } of entries) {
       const tally = this.#tally(mailboxId);
@@ -148,6 +163,8 @@ export class AccountCheck {
     if (message.mailboxes[mailboxId] !== entry.uid) return `is not one that message ${message.id} knows of`;
     if (entry.sizeBytes !== message.sizeBytes || entry.receivedAtMs !== message.receivedAtMs)
       return `has other facts than message ${message.id}`;
+    // Its row is brought up to date later.
+    if (onlyPlaceOf(message) && isListed(this.#rangesOf(mailboxId), entry.uid)) return undefined;
     return sameKeywords(entry.keywords, message.keywords) ? undefined : `has other keywords than message ${message.id}`;
   }
 
@@ -174,7 +191,9 @@ export class AccountCheck {
       });
     }
     for (const { id, mailboxes } of messages) {
-      if (Object.keys(mailboxes).length > 0) continue;
+      const ids = Object.keys(mailboxes);
+      if (ids.length > 1) for (const mailboxId of ids) this.#tally(mailboxId).shared++;
+      if (ids.length > 0) continue;
       await this.#suspect(`message ${id} is in no mailbox`, async (tx) => {
         const value = await tx.get(keys.message(id));
         return value !== undefined && Object.keys(decodeMessage(id, value).mailboxes).length === 0;
@@ -263,6 +282,26 @@ export class AccountCheck {
     return (await reads.getRange(begin, end, { limit: 1 })).length > 0;
   }
 
+  /** Snapshots of indexes are checked by whoever reads them; those of mailboxes that are gone (removed by an earlier release) are of no use to anybody. */
+  async #checkIndexes(): Promise<void> {
+    const keys = this.#keys;
+    const gone = new Set<MailboxId>();
+    await this.#each(keys.allIndexes, (rows) => {
+      for (const { key } of rows) {
+        const id = keys.indexMailboxOf(key);
+        if (!this.#mailboxes.has(id)) gone.add(id);
+      }
+    });
+    for (const id of gone) {
+      const { begin, end } = keys.indexOf(id);
+      const isSo = async (tx: KvTransaction) => {
+        const [mailbox, rows] = await Promise.all([tx.get(keys.mailbox(id)), tx.getRange(begin, end, { limit: 1 })]);
+        return mailbox === undefined && rows.length > 0;
+      };
+      await this.#suspect(`there is an index snapshot, but no mailbox ${id}`, isSo, (tx) => tx.clearRange(begin, end));
+    }
+  }
+
   async #checkMailboxes(): Promise<void> {
     const keys = this.#keys;
     const names = new Map<MailboxId, Buffer>();
@@ -300,6 +339,7 @@ export class AccountCheck {
       }
     }
     await this.#checkCounts();
+    await this.#checkRanges();
   }
 
   async #checkCounts(): Promise<void> {
@@ -334,17 +374,40 @@ export class AccountCheck {
     }
   }
 
+  async #checkRanges(): Promise<void> {
+    const keys = this.#keys;
+    for (const [id, ranges] of this.#ranges) {
+      const key = keys.flagRanges(id);
+      if (!this.#mailboxes.has(id)) {
+        const isSo = async (tx: KvTransaction) => {
+          const [row, record] = await tx.getMany([key, keys.mailbox(id)]);
+          return row !== undefined && record === undefined;
+        };
+        await this.#suspect(`there are ranges of flags, but no mailbox ${id}`, isSo, (tx) => tx.clear(key));
+      } else if (this.#stateValue && ranges.some(({ modseq }) => modseq > decodeState(this.#stateValue!).modseq)) {
+        await this.#suspect(`ranges of flags of mailbox ${id} are above the account's modseq`, async (tx) => {
+          const [row, state] = await tx.getMany([key, keys.state]);
+          const modseq = state ? decodeState(state).modseq : 0;
+          return decodeFlagRanges(row).some((range) => range.modseq > modseq);
+        });
+      }
+    }
+  }
+
   async #compareCounts(id: MailboxId, key: Buffer, stored: StoredCounts): Promise<void> {
     const tally = this.#tallies.get(id) ?? emptyTally();
     const wrong = (['total', 'unseen', 'deleted', 'bytes'] as const).filter((what) => stored[what] !== tally[what]);
     const state = this.#stateValue && decodeState(this.#stateValue);
-    const { total, unseen, deleted, bytes } = tally;
+    const { total, unseen, deleted, bytes, shared } = tally;
+    const { placesSince } = state ?? {};
+    const knowsShared = stored.sharedAt !== undefined && placesSince !== undefined && stored.sharedAt >= placesSince;
     const right: StoredCounts = {
       ...stored,
       total,
       unseen,
       deleted,
       bytes,
+      ...(knowsShared && { shared }),
       uidNext: Math.max(stored.uidNext, tally.maxUid + 1),
       highestModseq: Math.max(stored.highestModseq, tally.maxModseq),
     };
@@ -354,6 +417,10 @@ export class AccountCheck {
         key,
         encodeCounts(right),
       );
+    }
+    if (knowsShared && stored.shared !== shared) {
+      const problem = `messages of mailbox ${id} that are elsewhere, too: stored ${stored.shared}, counted ${shared}`;
+      await this.#countIsWrong(problem, key, encodeCounts(right));
     }
     if (stored.uidNext <= tally.maxUid) {
       await this.#countIsWrong(`UIDNEXT of mailbox ${id} is not above its last UID`, key, encodeCounts(right));
@@ -422,10 +489,21 @@ export class AccountCheck {
       return;
     }
     const stored = decodeState(this.#stateValue);
-    const counted = { messages: this.#messages, usedBytes: this.#bytes, mailboxes: this.#mailboxes.size };
+    const ranged = [...this.#ranges.keys()].filter((id) => this.#mailboxes.has(id)).length;
+    const counted = {
+      messages: this.#messages,
+      usedBytes: this.#bytes,
+      mailboxes: this.#mailboxes.size,
+      ranged,
+    };
     const right: AccountState = { ...stored, ...counted };
-    const names = { messages: 'messages', usedBytes: 'used bytes', mailboxes: 'mailboxes' } as const;
-    for (const what of ['messages', 'usedBytes', 'mailboxes'] as const) {
+    const names = {
+      messages: 'messages',
+      usedBytes: 'used bytes',
+      mailboxes: 'mailboxes',
+      ranged: 'mailboxes with ranges of flags',
+    } as const;
+    for (const what of ['messages', 'usedBytes', 'mailboxes', 'ranged'] as const) {
       if (stored[what] === counted[what]) continue;
       await this.#countIsWrong(
         `${names[what]} of the account: stored ${stored[what]}, counted ${counted[what]}`,

@@ -3,12 +3,16 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { silentLogger } from '../../../ops/telemetry/index.js';
+import { silentLogger, systemClock } from '../../../ops/telemetry/index.js';
 import { candidateKey, chunkKey, headKey, linkKey } from '../../blobs/keys.js';
 import { decodeHead } from '../../blobs/records.js';
 import { accountKey, addressKey } from '../../directory/keys.js';
 import { key, keyItems, keysUnder, nodeKeys, subspace } from '../../keyspace.js';
 import { type KvStore, type KvTransaction, openEmbeddedStore } from '../../kv/index.js';
+import { createBans } from '../../limits/index.js';
+import { banKey } from '../../limits/keys.js';
+import { encodeAcl } from '../../mail/acl.js';
+import { encodeFlagRanges } from '../../mail/flag-ranges.js';
 import { AccountKeys } from '../../mail/keys.js';
 import {
   decodeCounts,
@@ -60,6 +64,43 @@ type Sabotage = (tx: KvTransaction, bench: Bench) => Promise<void> | void;
 /** What is done to a healthy store, what a check says of it, and whether it can put it right. */
 const cases: [name: string, sabotage: Sabotage, problems: RegExp[], mendable: boolean][] = [
   [
+    'a ban under the key of another network',
+    async (tx, { house }) => {
+      await createBans({ kv: house.kv, clock: systemClock, logger: silentLogger }).add({
+        network: '192.0.2.1',
+        reason: 'abuse',
+        note: '',
+      });
+      tx.set(banKey('192.0.2.2'), (await house.kv.read((reads) => reads.get(banKey('192.0.2.1'))))!);
+    },
+    [/^is a ban of 192\.0\.2\.1$/],
+    true,
+  ],
+  [
+    'a list and an annotation of a mailbox that is gone',
+    async (tx, { keys }) => {
+      tx.set(keys.acl('m0nowhere'), encodeAcl([{ identifier: 'user:someone', rights: ['l', 'r'] }]));
+      tx.set(keys.annotation('m0nowhere', 'shared', '/comment'), Buffer.from('x'));
+      tx.set(keys.annotation('m0nowhere', 'private', '/comment'), Buffer.from('x'));
+      tx.set(keys.recent('m0nowhere'), Buffer.of(0, 0, 0, 1));
+    },
+    [
+      /^there is an access control list, but no mailbox m0nowhere$/,
+      /^there is an annotation, but no mailbox m0nowhere$/,
+      /^there is a mark of what is recent, but no mailbox m0nowhere$/,
+    ],
+    true,
+  ],
+  [
+    'notes of grants that do not fit the list',
+    async (tx, { keys, inbox }) => {
+      tx.set(keys.acl(inbox), encodeAcl([{ identifier: 'anyone', rights: ['l'] }]));
+      tx.set(keys.grantedTo('someone', inbox), Buffer.alloc(0));
+    },
+    [/is granted to anyone, who does not find it$/, /^there is a note that mailbox \w+ of \w+ was granted, which it was not$/],
+    true,
+  ],
+  [
     'counts of a mailbox',
     async (tx, { keys, inbox }) => {
       const counts = decodeCounts((await tx.get(keys.counts(inbox)))!);
@@ -67,6 +108,41 @@ const cases: [name: string, sabotage: Sabotage, problems: RegExp[], mendable: bo
     },
     [/total of mailbox \w+: stored 99, counted 5/, /unseen of mailbox/, /UIDNEXT of mailbox/],
     true,
+  ],
+  [
+    'what is said of messages in several mailboxes',
+    async (tx, { keys, inbox }) => {
+      const counts = decodeCounts((await tx.get(keys.counts(inbox)))!);
+      expect(counts.shared).toBeDefined();
+      tx.set(keys.counts(inbox), encodeCounts({ ...counts, shared: 77 }));
+    },
+    [/^messages of mailbox \w+ that are elsewhere, too: stored 77, counted \d+$/],
+    true,
+  ],
+  [
+    'ranges of flags, and how many mailboxes have some',
+    async (tx, { keys }) => {
+      const change = { set: 1, clear: 0, adds: [], removes: [], clearsOthers: false };
+      tx.set(keys.flagRanges('m0nowhere'), encodeFlagRanges([{ modseq: 1, uids: Uint32Array.of(1, 2), change }]));
+      const state = decodeState((await tx.get(keys.state))!);
+      tx.set(keys.state, encodeState({ ...state, ranged: 1 }));
+    },
+    [
+      /^there are ranges of flags, but no mailbox m0nowhere$/,
+      /^mailboxes with ranges of flags of the account: stored 1, counted 0$/,
+    ],
+    true,
+  ],
+  [
+    'ranges of flags that are newer than their account',
+    async (tx, { keys, inbox }) => {
+      const change = { set: 0, clear: 0, adds: [], removes: [], clearsOthers: false };
+      const state = decodeState((await tx.get(keys.state))!);
+      tx.set(keys.flagRanges(inbox), encodeFlagRanges([{ modseq: state.modseq + 9, uids: Uint32Array.of(900, 901), change }]));
+      tx.set(keys.state, encodeState({ ...state, ranged: 1 }));
+    },
+    [/^ranges of flags of mailbox \w+ are above the account's modseq$/],
+    false,
   ],
   [
     'quota and messages of an account',
@@ -98,6 +174,7 @@ const cases: [name: string, sabotage: Sabotage, problems: RegExp[], mendable: bo
       /is linked by message \w+ .* does not exist/,
       /messages of the account/,
       /used bytes/,
+      /that are elsewhere, too/,
     ],
     false,
   ],
@@ -120,9 +197,10 @@ const cases: [name: string, sabotage: Sabotage, problems: RegExp[], mendable: bo
   [
     'a lost thread row',
     async (tx, { keys }) => {
-      const row = await first(tx, subspace.mail, keys.accountId, 'message');
-      const emailId = keys.messageOf(row.key);
-      tx.clear(keys.thread(decodeMessage(emailId, row.value).threadId, emailId));
+      // A thread of one message: else the references to it would still lead to the others.
+      const threads = (await tx.getRange(keys.allThreads.begin, keys.allThreads.end)).map(({ key: at }) => keys.threadRowOf(at));
+      const alone = threads.find(({ threadId }) => threads.filter((other) => other.threadId === threadId).length === 1)!;
+      tx.clear(keys.thread(alone.threadId, alone.emailId));
     },
     [/is not in its thread/, /^a reference leads to thread/],
     true,
@@ -214,6 +292,23 @@ const cases: [name: string, sabotage: Sabotage, problems: RegExp[], mendable: bo
     'claims of a node that is unknown',
     (tx) => tx.clear(nodeKeys.fence(oldNode.nodeId)) ?? tx.clear(nodeKeys.row(oldNode.nodeId)),
     [/is claimed by a+, which no node is/, /is claimed by a+, which no node is/],
+    true,
+  ],
+  [
+    'an entry of a line that leads nowhere',
+    async (tx) => tx.set(queueRecords.lineKey('down.test', { queueId: 'gone', domain: 'down.test', part: 0 }), Buffer.alloc(0)),
+    [/has an entry in a line, or for its priority, that leads nowhere/],
+    true,
+  ],
+  [
+    'a destination that has been lost from its line',
+    async (tx) => {
+      const { begin, end } = keysUnder(subspace.queue, 'destination');
+      const rows = await tx.getRange(begin, end);
+      const due = rows.map(({ key, value }) => queueRecords.destinationAt(key, value)).find(({ state }) => state === 'due')!;
+      tx.set(queueRecords.destinationKey(due), queueRecords.encodeDestination({ ...due, line: 'down.test' }));
+    },
+    [/is due, but would never be tried/],
     true,
   ],
   [
@@ -381,7 +476,7 @@ describe('a check', () => {
 });
 
 describe.each(['memory', 'embedded', 'memory without views'])('beside writers, on %s', (backend) => {
-  it('raises no false alarm', { timeout: 60_000 }, async () => {
+  it('raises no false alarm', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'starling-check-'));
     const kv = backend === 'embedded' ? await openEmbeddedStore({ directory, durability: 'none' }) : emptyStore();
     const bench = await openBench(kv);

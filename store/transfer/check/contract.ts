@@ -1,10 +1,10 @@
 /** What a check of a store finds. */
 
-export type CheckArea = 'mail' | 'blobs' | 'queue' | 'directory';
+export type CheckArea = 'mail' | 'blobs' | 'queue' | 'directory' | 'limits' | 'search';
 
 export interface Finding {
   area: CheckArea;
-  /** The account, blob, queue id or address. */
+  /** The account, blob, queue id, address, network or look-up entry. */
   where: string;
   problem: string;
   /** `mendable`: a check with `repair` would have mended it. */
@@ -27,6 +27,6 @@ export interface CheckResult {
 
 export interface CheckProgress {
   area: CheckArea;
-  /** Accounts, blobs and links, queue rows, addresses so far. */
+  /** Accounts, blobs and links, queue rows, addresses, bans and look-up entries, search indexes so far. */
   items: number;
 }

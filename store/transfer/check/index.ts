@@ -5,8 +5,10 @@ import { checkBlobs } from './blobs.js';
 import type { CheckResult } from './contract.js';
 import { checkDirectory } from './directory.js';
 import { type CheckOptions, Inspection } from './inspection.js';
+import { checkLimits } from './limits.js';
 import { checkMail } from './mail.js';
 import { checkQueue } from './queue.js';
+import { checkSearch } from './search.js';
 
 export type { CheckArea, CheckProgress, CheckResult, Finding } from './contract.js';
 export type { CheckOptions } from './inspection.js';
@@ -23,5 +25,7 @@ export async function checkStore(options: CheckOptions): Promise<CheckResult> {
   await checkMail(inspection);
   await checkQueue(inspection);
   await checkBlobs(inspection);
+  await checkLimits(inspection);
+  await checkSearch(inspection);
   return inspection.result;
 }

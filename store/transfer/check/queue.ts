@@ -1,15 +1,15 @@
-/** Checks the queue: every destination is reachable in exactly one way (due, claimed or held), and what leads to nothing goes. */
+/** Checks the queue: every destination is reachable in exactly one way (due, claimed or held; a due one may wait in a line), and what leads to nothing goes. */
 import { headKey, linkKey } from '../../blobs/keys.js';
 import { keyItems, keysUnder, nodeKeys, subspace } from '../../keyspace.js';
 import type { KeyValue, KvTransaction } from '../../kv/contract.js';
 import type { Destination } from '../../queue/contract.js';
+import { asDue, clearEntries, dueEntry, leadsTo, lineEntry, writeDue } from '../../queue/entries.js';
 import { leaveReceipt } from '../../queue/nodes.js';
 import * as records from '../../queue/records.js';
 import type { Inspection } from './inspection.js';
 
 const rowsPerPage = 200;
 const area = 'queue';
-const empty = Buffer.alloc(0);
 
 export async function checkQueue(inspection: Inspection): Promise<void> {
   await checkMessages(inspection);
@@ -20,6 +20,12 @@ export async function checkQueue(inspection: Inspection): Promise<void> {
   for await (const rows of inspection.pages(keysUnder(subspace.queue, 'due'), rowsPerPage)) {
     await checkDue(inspection, rows);
     inspection.progress(area, rows.length);
+  }
+  for (const range of [records.allExpressRange(), records.allLinesRange()]) {
+    for await (const rows of inspection.pages(range, rowsPerPage)) {
+      await checkBeside(inspection, rows);
+      inspection.progress(area, rows.length);
+    }
   }
   for await (const rows of inspection.pages(records.allClaimsRange(), rowsPerPage)) {
     await checkClaims(inspection, rows);
@@ -79,11 +85,13 @@ async function checkMessage(inspection: Inspection, { key, value }: KeyValue): P
   }
 }
 
-/** The one row that makes a destination reachable; undefined for a held one. */
-function wayTo(destination: Destination): Buffer | undefined {
-  if (destination.state === 'due') return records.dueKey(destination, destination.dueAtSeconds);
-  if (destination.state === 'claimed') return records.claimKey(destination.claim?.nodeId ?? '', destination);
-  return undefined;
+/** The rows that make a destination reachable: one, and the line's where it waits in one; none for a held one. */
+function waysTo(destination: Destination): Buffer[] {
+  const { state, line, claim } = destination;
+  if (state === 'claimed') return [records.claimKey(claim?.nodeId ?? '', destination)];
+  if (state !== 'due') return [];
+  const due = records.dueKey(destination, destination.dueAtSeconds);
+  return line === undefined ? [due] : [due, records.lineKey(line, destination)];
 }
 
 async function checkDestinations(inspection: Inspection, rows: readonly KeyValue[]): Promise<void> {
@@ -94,7 +102,7 @@ async function checkDestinations(inspection: Inspection, rows: readonly KeyValue
   const [messages, ways] = await inspection.read((reads) =>
     Promise.all([
       reads.getMany(all.map(({ destination }) => records.messageKey(destination.queueId))),
-      reads.getMany(all.map(({ key, destination }) => wayTo(destination) ?? key)),
+      Promise.all(all.map(({ destination }) => reads.getMany(waysTo(destination)))),
     ]),
   );
   for (const [at, { key, destination }] of all.entries()) {
@@ -110,15 +118,14 @@ async function checkDestinations(inspection: Inspection, rows: readonly KeyValue
         },
       });
     }
-    if (ways[at]) continue;
+    if (ways[at]!.every((way) => way !== undefined)) continue;
     await inspection.suspect({
       area,
       where,
       problem: `is ${destination.state}, but would never be tried`,
       isSo: async (tx) => {
         const current = await currentOf(tx, key);
-        const way = current && wayTo(current);
-        return way !== undefined && (await tx.get(way)) === undefined;
+        return current !== undefined && (await tx.getMany(waysTo(current))).includes(undefined);
       },
       mend: async (tx) => makeReachable(tx, (await currentOf(tx, key))!),
     });
@@ -153,15 +160,14 @@ async function makeReachable(tx: KvTransaction, destination: Destination): Promi
 
 /** Due again, with a higher epoch where it was claimed. */
 function freeClaim(tx: KvTransaction, destination: Destination): void {
-  const { claim, ...rest } = destination;
+  const { claim } = destination;
   leaveReceipt(tx, destination.queueId, claim);
-  const due: Destination = { ...rest, state: 'due', epoch: destination.epoch + (claim ? 1 : 0) };
-  tx.set(records.destinationKey(due), records.encodeDestination(due));
-  tx.set(records.dueKey(due, due.dueAtSeconds), empty);
+  clearEntries(tx, destination);
+  writeDue(tx, { ...asDue(destination, destination.dueAtSeconds), epoch: destination.epoch + (claim ? 1 : 0) });
 }
 
 async function checkDue(inspection: Inspection, rows: readonly KeyValue[]): Promise<void> {
-  const entries = rows.map(({ key }) => records.dueEntry(key));
+  const entries = rows.map(dueEntry);
   const values = await inspection.read((reads) => reads.getMany(entries.map(records.destinationKey)));
   for (const [at, entry] of entries.entries()) {
     const leadsThere = (value: Buffer | undefined) => {
@@ -174,6 +180,30 @@ async function checkDue(inspection: Inspection, rows: readonly KeyValue[]): Prom
       area,
       where: `${entry.queueId} ${entry.domain}`,
       problem: values[at] ? 'has a due entry that is not its own' : 'is due, but there is no such destination',
+      isSo: async (tx) => {
+        const [row, value] = await tx.getMany([key, records.destinationKey(entry)]);
+        return row !== undefined && !leadsThere(value);
+      },
+      mend: (tx) => tx.clear(key),
+    });
+  }
+}
+
+/** Entries beside due entries, of lines and for priorities: harmless when they lead nowhere, and removed by whoever meets them. */
+async function checkBeside(inspection: Inspection, rows: readonly KeyValue[]): Promise<void> {
+  const entries = rows.map((row) => (keyItems(row.key)[1] === 'line' ? lineEntry(row) : dueEntry(row)));
+  const values = await inspection.read((reads) => reads.getMany(entries.map(records.destinationKey)));
+  for (const [at, entry] of entries.entries()) {
+    const leadsThere = (value: Buffer | undefined) => {
+      const destination = value && decoded(entry, value);
+      return destination === 'unreadable' || (destination !== undefined && leadsTo(entry, destination));
+    };
+    if (leadsThere(values[at])) continue;
+    const { key } = rows[at]!;
+    await inspection.suspect({
+      area,
+      where: `${entry.queueId} ${entry.domain}`,
+      problem: 'has an entry in a line, or for its priority, that leads nowhere',
       isSo: async (tx) => {
         const [row, value] = await tx.getMany([key, records.destinationKey(entry)]);
         return row !== undefined && !leadsThere(value);

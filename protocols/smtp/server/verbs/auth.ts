@@ -1,4 +1,4 @@
-/** AUTH (RFC 4954): a SASL exchange in base64 lines. Only on submission, only under TLS. */
+/** AUTH (RFC 4954): a SASL exchange in base64 lines. Only where policy offers it (submission), only under TLS. */
 import {
   type AuthFailure,
   decodeBase64,
@@ -10,6 +10,7 @@ import {
 import { type Reply, reply } from '../../grammar/reply.js';
 import type { SessionCore } from '../core.js';
 import { authTotal } from '../metrics.js';
+import { authMechanisms, hasAuth } from './auth-offer.js';
 
 const failures: Record<AuthFailure, Reply> = {
   invalid: reply(535, '5.7.8', 'Login or password is wrong'),
@@ -20,7 +21,7 @@ const failures: Record<AuthFailure, Reply> = {
 
 /** What must hold before AUTH; undefined when it does. */
 function outOfOrder(session: SessionCore): Reply | undefined {
-  if (session.mode !== 'submission' || !session.handler.authBackend) return reply(502, '5.5.1', 'AUTH is not offered here');
+  if (!hasAuth(session)) return reply(502, '5.5.1', 'AUTH is not offered here');
   if (!session.secure) return reply(538, '5.7.11', 'STARTTLS is required first');
   if (session.greetingName === '' || !session.extended) return reply(503, '5.5.1', 'Say EHLO first');
   if (session.principal) return reply(503, '5.5.1', 'You are authenticated already');
@@ -38,7 +39,11 @@ export function auth(session: SessionCore, argument: string) {
     backend: session.handler.authBackend!,
     context: { remoteAddress: session.remoteAddress, protocol: 'smtp' },
     scram: session.scram,
+    channelBinding: session.tls?.channelBinding,
+    offered: authMechanisms(session),
+    serverName: session.hostname,
     random: session.random,
+    clock: session.clock,
     onBackendError: (error) => session.logger.error({ err: error }, 'checking a login failed'),
   });
   if (!exchange) return session.protocolError('auth', reply(504, '5.5.4', 'This mechanism is not offered'));
@@ -93,8 +98,7 @@ function admit(session: SessionCore, exchange: SaslExchange, principal: Principa
     (answer) => {
       if (answer && answer.code >= 400) return session.refuse('auth', answer);
       authTotal.inc({ mechanism: exchange.mechanism, result: 'ok' });
-      session.principal = principal;
-      session.send(reply(235, '2.7.0', 'Authenticated'));
+      session.login(principal, reply(235, '2.7.0', 'Authenticated'));
     },
   );
 }

@@ -6,6 +6,7 @@ import { parseBdat } from '../../grammar/command.js';
 import { ChunkDecoder } from '../../grammar/content-decoder.js';
 import { type Reply, reply } from '../../grammar/reply.js';
 import type { ContentConsumer, SessionCore, Transfer } from '../core.js';
+import { offers } from '../offers.js';
 import { bareLineEnd, nulOctet, tooLarge } from '../transfer.js';
 import { bodyOutOfOrder, openSink } from './data.js';
 
@@ -77,13 +78,19 @@ class ChunkDropper implements ContentConsumer {
   }
 }
 
-/** Refuses: drops `sizeBytes` of input, then calls `answer`. */
+/** Refuses: drops `sizeBytes` of input, then calls `answer`. A drain that waited for the chunk goes on. */
 function drop(session: SessionCore, sizeBytes: number, answer: () => void) {
   const done = () => {
     session.content = undefined;
     answer();
+    session.afterTransaction();
   };
   if (sizeBytes === 0) return done();
+  // So much is not worth the time, and what follows it can't be found without reading it.
+  if (sizeBytes > session.limits.maxDroppedChunkBytes) {
+    answer();
+    return session.replyAndClose(reply(421, '4.7.0', 'The chunk is too large to be read to its end'));
+  }
   session.content = new ChunkDropper({ bytes: sizeBytes }, done);
 }
 
@@ -92,13 +99,14 @@ export function bdat(session: SessionCore, argument: string) {
   // Where the chunk ends is unknown, and what it holds must never be read as commands.
   if (!chunk) return session.refuse('data', reply(501, '5.5.4', 'BDAT takes a size and perhaps LAST', true));
   const { sizeBytes, last } = chunk;
-  const order = bodyOutOfOrder(session);
+  const order = offers(session, 'CHUNKING') ? bodyOutOfOrder(session) : reply(502, '5.5.1', 'CHUNKING is not offered');
   if (order) return drop(session, sizeBytes, () => session.protocolError('data', order));
   const refuse = (answer: Reply) =>
     drop(session, sizeBytes, () => {
+      // RFC 2033 4.2: the client waits for a reply for each recipient after the last chunk.
+      const count = last && session.mode === 'lmtp' ? session.recipients.length : 1;
       session.endTransaction(false);
-      session.refuse('data', answer);
-      session.afterTransaction();
+      for (let i = 0; i < count; i++) session.refuse('data', answer);
     });
   const { maxMessageBytes } = session.limits;
   if ((session.transfer?.sizeBytes ?? 0) + sizeBytes > maxMessageBytes) {

@@ -1,7 +1,7 @@
 /** DATA (RFC 5321 4.1.1.4): the content up to CRLF.CRLF. */
 import { DataDecoder } from '../../grammar/content-decoder.js';
 import { type Reply, reply } from '../../grammar/reply.js';
-import type { ContentConsumer, SessionCore, Transfer } from '../core.js';
+import { type ContentConsumer, localError, type SessionCore, type Transfer } from '../core.js';
 import type { MessageSink } from '../handler.js';
 import { bareLineEnd, MessageTransfer, nulOctet } from '../transfer.js';
 import { noArgument } from './plain.js';
@@ -12,8 +12,16 @@ const goAhead: Reply = { code: 354, text: 'Send the message, end it with CR LF .
 export function bodyOutOfOrder(session: SessionCore): Reply | undefined {
   if (!session.mail) return reply(503, '5.5.1', 'Say MAIL first');
   if (session.recipients.length > 0) return undefined;
-  // RFC 5321 3.3 and RFC 2920 3.1: a pipelining client learns here that no recipient was left.
-  return session.recipientAttempts > 0 ? reply(554, '5.5.1', 'No valid recipients') : reply(503, '5.5.1', 'Say RCPT first');
+  if (session.recipientAttempts === 0) return reply(503, '5.5.1', 'Say RCPT first');
+  // RFC 5321 3.3 and RFC 2920 3.1: a pipelining client learns here that no recipient was left. RFC 2033 4.2 wants another code.
+  return reply(session.mode === 'lmtp' ? 503 : 554, '5.5.1', 'No valid recipients');
+}
+
+/** Nobody keeps the message: a reply that says otherwise would lose it. */
+function refusal(session: SessionCore, answer: Reply): Reply {
+  if (answer.code >= 400) return answer;
+  session.logger.error({ code: answer.code }, 'a message was neither taken nor refused');
+  return localError;
 }
 
 /** Asks the handler for a sink; `taken` runs once it has one, `refused` with the reply that it gave instead. */
@@ -22,13 +30,13 @@ export function openSink(session: SessionCore, taken: (transfer: Transfer) => vo
     'data',
     () => session.handler.data(session, { mail: session.mail!, recipients: session.recipients }),
     (answer) => {
-      if ('code' in answer) return refused(answer);
+      if ('code' in answer) return refused(refusal(session, answer));
       session.transfer = new MessageTransfer(session, answer);
       session.markBodyStart();
       taken(session.transfer);
     },
     {
-      failed: () => refused(reply(451, '4.3.0', 'A local error, please try again later')),
+      failed: () => refused(localError),
       orphaned: (answer) => {
         if (!('code' in answer)) new MessageTransfer(session, answer).abandon('the connection was lost');
       },

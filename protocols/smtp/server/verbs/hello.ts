@@ -1,8 +1,8 @@
 /** EHLO, HELO (RFC 5321 4.1.1.1) and LHLO (RFC 2033 4.1): who the client says it is, and what we can do. */
-import { saslMechanisms } from '../../../sasl/index.js';
 import { isGreetingName } from '../../grammar/command.js';
 import { reply } from '../../grammar/reply.js';
-import type { SessionCore } from '../core.js';
+import { localError, type SessionCore } from '../core.js';
+import { capabilityLines } from '../offers.js';
 
 export function hello(session: SessionCore, argument: string, verb: string) {
   if ((session.mode === 'lmtp') !== (verb === 'LHLO')) {
@@ -16,37 +16,24 @@ export function hello(session: SessionCore, argument: string, verb: string) {
     'ehlo',
     () => session.handler.ehlo?.(session, argument),
     (answer) => {
+      // RFC 5321 4.1.4: the session stays as it was.
       if (answer && answer.code >= 400) return session.refuse('ehlo', answer);
       session.endTransaction(false);
       session.greetingName = argument;
       session.extended = verb !== 'HELO';
-      if (session.extended) session.send({ code: 250, text: capabilities(session) });
-      else session.send({ code: 250, text: `${session.hostname} greets ${argument}` });
+      session.askPolicy(
+        () => greet(session, argument),
+        () => {
+          session.greetingName = '';
+          session.extended = false;
+          session.refuse('ehlo', localError);
+        },
+      );
     },
   );
 }
 
-/** AUTH is for users, and only where nobody else can listen. */
-export function offersAuth(session: SessionCore): boolean {
-  return session.mode === 'submission' && session.secure && session.handler.authBackend !== undefined;
-}
-
-function capabilities(session: SessionCore): string[] {
-  const lines = [
-    `${session.hostname} greets ${session.greetingName}`,
-    'PIPELINING',
-    `SIZE ${session.limits.maxMessageBytes}`,
-    '8BITMIME',
-    'SMTPUTF8',
-    'CHUNKING',
-    'BINARYMIME',
-    'ENHANCEDSTATUSCODES',
-    'DSN',
-  ];
-  if (!session.secure && session.connection.startTls) lines.push('STARTTLS');
-  if (offersAuth(session)) {
-    const mechanisms = saslMechanisms.filter((mechanism) => mechanism !== 'SCRAM-SHA-256' || session.scram);
-    lines.push(`AUTH ${mechanisms.join(' ')}`);
-  }
-  return lines;
+function greet(session: SessionCore, name: string) {
+  const text = `${session.hostname} greets ${name}`;
+  session.send({ code: 250, text: session.extended ? [text, ...capabilityLines(session)] : text });
 }

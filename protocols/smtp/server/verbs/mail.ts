@@ -5,10 +5,14 @@ import { parsePath } from '../../grammar/path.js';
 import { type Reply, reply } from '../../grammar/reply.js';
 import type { SessionCore } from '../core.js';
 import type { MailCommand } from '../handler.js';
+import { offered } from '../offers.js';
 import { tooLarge } from '../transfer.js';
-import { offersAuth } from './hello.js';
 
 const accepted = reply(250, '2.1.0', 'Sender accepted');
+
+/** RFC 6710 5: the client learns which priority it has got instead. */
+const newPriority = ({ parameters }: MailCommand) =>
+  reply(250, '2.3.6', `${parameters.mtPriority ?? 0} is the new priority assigned to the message`);
 
 /** What must hold before MAIL; undefined when it does. */
 function outOfOrder(session: SessionCore): Reply | undefined {
@@ -28,7 +32,13 @@ function parse(session: SessionCore, argument: string): MailCommand | Reply {
   const path = parsePath(text, 'reverse', true);
   if ('problem' in path) return reply(501, '5.1.7', `Bad sender address: ${path.problem}`);
   if (path.rest !== '' && !session.extended) return reply(555, '5.5.4', 'Parameters need EHLO');
-  const parameters = parseMailParameters(path.rest, { auth: offersAuth(session), binaryMime: true });
+  const { maxHoldSeconds, minDeliverBySeconds } = session.limits;
+  const parameters = parseMailParameters(path.rest, {
+    offered: path.rest === '' ? 0 : offered(session),
+    nowMs: session.clock.nowMs(),
+    maxHoldSeconds,
+    minDeliverBySeconds,
+  });
   if (!parameters.ok) return parameters.reply;
   const address = path.mailbox?.address ?? '';
   if (!parameters.value.smtpUtf8 && /[^\x00-\x7f]/.test(address)) return reply(553, '5.6.7', 'This address needs SMTPUTF8');
@@ -46,6 +56,7 @@ export function mail(session: SessionCore, argument: string) {
   const { maxMessageBytes } = session.limits;
   // RFC 1870 6.1: told beforehand, it need not be sent.
   if ((command.parameters.sizeBytes ?? 0) > maxMessageBytes) return session.refuse('mail', tooLarge(maxMessageBytes));
+  const { mtPriority } = command.parameters;
   session.run(
     'mailFrom',
     () => session.handler.mailFrom(session, command),
@@ -53,7 +64,9 @@ export function mail(session: SessionCore, argument: string) {
       if (answer && answer.code >= 400) return session.refuse('mail', answer);
       session.mail = command;
       session.transactionCount++;
-      session.send(answer ?? accepted);
+      // Who has asked for no priority is told of none.
+      const isChanged = mtPriority !== undefined && command.parameters.mtPriority !== mtPriority;
+      session.send(answer ?? (isChanged ? newPriority(command) : accepted));
     },
   );
 }

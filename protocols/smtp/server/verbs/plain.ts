@@ -1,4 +1,4 @@
-/** The commands that need little: RSET, NOOP, QUIT, VRFY, EXPN, HELP (RFC 5321 4.1.1.5 to 4.1.1.10). */
+/** The commands that need little: RSET, NOOP, QUIT, HELP (RFC 5321 4.1.1.5 to 4.1.1.10). */
 import { type Reply, reply } from '../../grammar/reply.js';
 import type { SessionCore } from '../core.js';
 
@@ -20,20 +20,7 @@ export function quit(session: SessionCore, argument: string) {
   session.replyAndClose(reply(221, '2.0.0', 'Bye'));
 }
 
-export function vrfy(session: SessionCore, argument: string) {
-  if (argument === '') return session.protocolError('command', reply(501, '5.5.4', 'VRFY takes an address'));
-  session.run(
-    'vrfy',
-    () => session.handler.vrfy?.(session, argument),
-    // RFC 5321 3.5.3: whether an address exists is nobody's business; mail to it will be tried.
-    (answer) => session.send(answer ?? reply(252, '2.0.0', 'Not verified, but mail for it would be tried')),
-  );
-}
-
-export function expn(session: SessionCore) {
-  session.protocolError('command', reply(502, '5.5.1', 'EXPN is not offered'));
-}
-
 export function help(session: SessionCore) {
-  session.send(reply(214, '2.0.0', 'RFC 5321 tells what can be said here'));
+  const hello = session.mode === 'lmtp' ? 'LHLO' : 'EHLO HELO';
+  session.send(reply(214, '2.0.0', `${hello} STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT: see RFC 5321`));
 }

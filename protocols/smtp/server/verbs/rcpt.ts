@@ -1,15 +1,23 @@
 /** RCPT TO (RFC 5321 4.1.1.3): adds a recipient. */
 import { afterKeyword } from '../../grammar/command.js';
 import { parseRecipientParameters } from '../../grammar/parameters.js';
-import { parsePath } from '../../grammar/path.js';
+import { domainOf, parsePath } from '../../grammar/path.js';
 import { type Reply, reply } from '../../grammar/reply.js';
 import type { SessionCore } from '../core.js';
 import type { RecipientCommand } from '../handler.js';
+import { offers } from '../offers.js';
 
 const accepted = reply(250, '2.1.5', 'Recipient accepted');
 const noTransaction = reply(503, '5.5.1', 'Say MAIL first');
 const chunksBegun = reply(503, '5.5.1', 'The message has begun already');
 const tooMany = reply(452, '4.5.3', 'Too many recipients, send the rest in another message');
+const tooManyDomains = reply(452, '4.5.3', 'Too many domains, send the rest over another connection');
+
+/** RFC 9422 4.3: the limit holds for the session. */
+function isOneDomainTooMany({ limits, recipientDomains }: SessionCore, { address }: RecipientCommand): boolean {
+  if (limits.maxRecipientDomains <= 0 || !recipientDomains) return false;
+  return recipientDomains.size >= limits.maxRecipientDomains && !recipientDomains.has(domainOf(address));
+}
 
 function parse(session: SessionCore, argument: string): RecipientCommand | Reply {
   const smtpUtf8 = session.mail!.parameters.smtpUtf8;
@@ -22,7 +30,7 @@ function parse(session: SessionCore, argument: string): RecipientCommand | Reply
       : reply(501, '5.1.3', `Bad recipient address: ${path.problem}`);
   }
   if (path.rest !== '' && !session.extended) return reply(555, '5.5.4', 'Parameters need EHLO');
-  const parameters = parseRecipientParameters(path.rest, smtpUtf8);
+  const parameters = parseRecipientParameters(path.rest, smtpUtf8, path.rest === '' || offers(session, 'DSN'));
   return parameters.ok ? { address: path.mailbox!.address, parameters: parameters.value } : parameters.reply;
 }
 
@@ -35,12 +43,14 @@ export function rcpt(session: SessionCore, argument: string) {
   if (session.recipients.length >= session.limits.maxRecipients) return session.refuse('rcpt', tooMany);
   const command = parse(session, argument);
   if ('code' in command) return session.protocolError('rcpt', command);
+  if (isOneDomainTooMany(session, command)) return session.refuse('rcpt', tooManyDomains);
   session.run(
     'rcptTo',
     () => session.handler.rcptTo(session, transaction, command),
     (answer) => {
       if (answer && answer.code >= 400) return session.refuse('rcpt', answer);
       session.recipients.push(command);
+      if (session.limits.maxRecipientDomains > 0) (session.recipientDomains ??= new Set()).add(domainOf(command.address));
       session.send(answer ?? accepted);
     },
   );

@@ -1,0 +1,1 @@
+export { createLoginGuard, type LoginGuardDependencies } from './login-guard.js';

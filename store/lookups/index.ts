@@ -1,0 +1,2 @@
+export * from './contract.js';
+export { createLookups } from './lookups.js';
