@@ -8,7 +8,7 @@ export interface CommandResult {
 }
 
 /** What tests wait for comes in time on a machine that has little else to do; it may have this much more of it, because that costs nothing where it comes. */
-const patience = 4;
+const patience = 10;
 const pollMs = 25;
 const commandTimeoutMs = 240_000;
 
@@ -85,7 +85,7 @@ export class GivenUp extends Error {
 }
 
 /**
- * Asks until `probe` answers with something, or throws. `timeoutMs` is what it takes at most on a machine that is not busy; a busy one gets four times as much, and
+ * Asks until `probe` answers with something, or throws. `timeoutMs` is what it takes at most on a machine that is not busy; a busy one gets ten times as much, and
  * whoever was held up for longer asks once more.
  */
 export function waitFor<T>(what: string, timeoutMs: number, probe: () => Promise<T | undefined | false>): Promise<T> {

@@ -2,7 +2,6 @@
  * The isolation checker as tests of a backend: rounds of random transactions on one store, on several at once, and under faults, each
  * judged for strict serialisability. `STARLING_ISOLATION_SECONDS` runs it for longer, `STARLING_ISOLATION_SEED` begins with that seed.
  */
-import assert from 'node:assert/strict';
 import { systemClock } from '../../../ops/telemetry/index.js';
 import { seededNumbers, type TestRunner } from '../conformance-room.suite.js';
 import type { KvStore } from '../contract.js';
@@ -44,7 +43,7 @@ export function describeIsolation(runner: TestRunner, backend: IsolationBackend)
   const seconds = Number(process.env['STARLING_ISOLATION_SECONDS'] ?? defaultSeconds);
   const ways = backend.faults ? 3 : 2;
   const eachMs = (seconds * 1000) / ways;
-  const timeoutMs = eachMs + 60_000;
+  const timeoutMs = eachMs + 600_000;
   runner.describe(`isolation: ${backend.name}`, () => {
     runner.it('many clients of one store', () => isolationTest(backend, { eachMs, one: true, faulty: false }), timeoutMs);
     runner.it('clients of all stores', () => isolationTest(backend, { eachMs, one: false, faulty: false }), timeoutMs);
@@ -70,7 +69,7 @@ async function isolationTest(backend: IsolationBackend, way: Way): Promise<void>
   const total = { ok: 0, reads: 0, appends: 0, other: 0 };
   const endMs = systemClock.monotonicMs() + way.eachMs;
   try {
-    for (let seed = firstSeed; seed === firstSeed || systemClock.monotonicMs() < endMs; seed++) {
+    for (let seed = firstSeed; systemClock.monotonicMs() < endMs || !isEnough(total); seed++) {
       const faults = way.faulty ? backend.faults?.bind(backend) : undefined;
       const maxMs = Math.min(roundMs, Math.max(200, endMs - systemClock.monotonicMs()));
       const history = await isolationRound(used, { seed, clients: backend.clients ?? 10, maxMs, faults });
@@ -79,8 +78,11 @@ async function isolationTest(backend: IsolationBackend, way: Way): Promise<void>
   } finally {
     await close();
   }
-  // A history in which nothing happened proves nothing.
-  assert.ok(total.ok >= 20 && total.reads >= 20 && total.appends >= 10, `too little happened: ${JSON.stringify(total)}`);
+}
+
+/** Histories in which nothing happened prove nothing: a slow machine plays on until this holds. */
+function isEnough({ ok, reads, appends }: { ok: number; reads: number; appends: number }): boolean {
+  return ok >= 20 && reads >= 20 && appends >= 10;
 }
 
 export interface RoundOptions {

@@ -27,7 +27,7 @@ export interface WorkloadOptions {
 }
 
 /** How long the last look at everything is tried again while the store is unavailable. */
-const lastLookPatienceMs = 20_000;
+const lastLookPatienceMs = 300_000;
 /** A store that is unavailable is asked again after this. */
 const unavailablePauseMs = 5;
 const stampBytes = 10;
