@@ -230,6 +230,8 @@ describe('who does not know the key', () => {
     const call = async (bytes?: Buffer) => {
       const socket = connect(a!.port, '127.0.0.1');
       socket.on('error', () => undefined);
+      // Whoever doesn't read what has come sees no end either.
+      socket.resume();
       sockets.push(socket);
       await once(socket, 'connect').catch(() => undefined);
       if (bytes) socket.write(bytes);

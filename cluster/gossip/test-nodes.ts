@@ -13,7 +13,7 @@ export const otherSecret = Buffer.alloc(32, 8);
 export const nodeIdOf = (digit: number): string => digit.toString(16).repeat(32).slice(0, 32);
 
 /** Polls; machines that run tests are slow at times. */
-export async function until(what: string, isSo: () => boolean | Promise<boolean>, timeoutMs = 60_000): Promise<void> {
+export async function until(what: string, isSo: () => boolean | Promise<boolean>, timeoutMs = 300_000): Promise<void> {
   const endMs = performance.now() + timeoutMs;
   while (!(await isSo())) {
     if (performance.now() > endMs) throw new Error(`not in time: ${what}`);

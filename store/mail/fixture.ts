@@ -99,7 +99,7 @@ export async function blobLinks(kv: KvStore, accountId: string): Promise<string[
 
 /** Resolves once `condition` holds; fails after a generous time. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let turn = 0; turn < 2_000; turn++) {
+  for (let turn = 0; turn < 60_000; turn++) {
     if (await condition()) return;
     await systemClock.sleep(5);
   }
