@@ -53,11 +53,16 @@ export class HeaderScan {
     this.#headerBytes = this.#bytes;
   }
 
+  /** The header without its empty line. Only after `complete` or `end`. */
+  header(): Buffer {
+    const [first] = this.chunks;
+    const whole = first && this.chunks.length === 1 ? first : Buffer.concat(this.chunks);
+    return whole.subarray(0, this.#headerBytes);
+  }
+
   /** Only after `complete` or `end`. */
   facts(): HeaderFacts {
-    const first = this.chunks[0];
-    const whole = this.chunks.length === 1 ? first! : Buffer.concat(this.chunks);
-    const text = whole.toString('latin1', 0, this.#headerBytes);
+    const text = this.header().toString('latin1');
     const facts: HeaderFacts = {
       receivedFields: 0,
       hasDate: false,

@@ -7,6 +7,13 @@ export type { ReportTexts } from './report-texts.js';
 export { nextDeadlineMs } from './retry-schedule.js';
 export { allSchedules, deadlineSecondsOf } from './schedule-choice.js';
 export { defaultMailflowSettings, type MailflowSettings, type RelayHost } from './settings.js';
-export { type AcceptStages, countedStages, type PolicyStage } from './stages/contract.js';
+export {
+  type AcceptStages,
+  countedStages,
+  type PolicyStage,
+  type ScriptStage,
+  type ScriptStages,
+  scriptStages,
+} from './stages/contract.js';
 export { type NetworkSet, networkSet } from './stages/networks.js';
 export type { DeliverDirect, DeliveryDesk, DeliveryJob, ReceiverDependencies } from './types.js';

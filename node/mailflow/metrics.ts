@@ -4,7 +4,7 @@ import { counter, histogram } from '../../ops/telemetry/index.js';
 /**
  * `event`: accepted, refused (at the end of its body), completed (last destination done), bounced (a failure report was queued), delayed (a delay
  * report), reported (a success report), double-bounced (a report could not be delivered), report-suppressed
- * (above the limit of its sender), expanded (a list).
+ * (above the limit of its sender), expanded (a list), dropped (taken and thrown away: spam traps, scripts).
  */
 export const messagesTotal = counter('starling_queue_messages_total', 'Messages by what happened to them.', ['event']);
 

@@ -16,11 +16,11 @@ import { DropSink } from './drop-sink.js';
 import { createEnqueue } from './enqueue.js';
 import { replies } from './replies.js';
 import { QueueingSink } from './sink.js';
+import { routeAdmitted } from './stages/admitted.js';
 import { Asker } from './stages/ask.js';
 import { Blocklists } from './stages/blocklists.js';
 import { defaultStages } from './stages/defaults.js';
 import { after } from './stages/maybe.js';
-import { routeRecipient } from './stages/recipient.js';
 import { Screening } from './stages/screening.js';
 import { StageRoom } from './stages/stage-room.js';
 import { newTransaction, stateOf, type Transaction } from './stages/state.js';
@@ -171,8 +171,9 @@ class Reception {
 
   mailFrom(session: SessionInfo, mail: MailCommand): MaybePromise<Reply | undefined> {
     const room = this.room();
-    const transaction = newTransaction(mail);
-    stateOf(session).transaction = transaction;
+    const state = stateOf(session);
+    const transaction = newTransaction(mail, state.checks);
+    state.transaction = transaction;
     if (session.mode !== 'submission') return room.mail(session, transaction);
     const { principal } = session;
     if (!principal) return replies.authenticationRequired;
@@ -187,7 +188,7 @@ class Reception {
 
   #transactionOf(session: SessionInfo, mail: MailCommand): Transaction {
     const state = stateOf(session);
-    if (state.transaction?.mail !== mail) state.transaction = newTransaction(mail);
+    if (state.transaction?.mail !== mail) state.transaction = newTransaction(mail, state.checks);
     return state.transaction;
   }
 
@@ -203,7 +204,7 @@ class Reception {
     const accepted = await this.#acceptRecipient(session, transaction, command);
     if ('code' in accepted) return accepted;
     transaction.recipients.set(command, accepted);
-    transaction.envelopeBytes += cost;
+    transaction.envelopeBytes += cost * (1 + (accepted.also?.length ?? 0));
     return undefined;
   }
 
@@ -213,15 +214,13 @@ class Reception {
     command: RecipientCommand,
   ): Promise<AcceptedRecipient | Reply> {
     const room = this.room();
-    let { address } = command;
-    if (room.does.rcpt) {
-      const admitted = await room.recipient(session, transaction, command);
-      if ('code' in admitted) return admitted;
-      if (admitted.isDropped) return { domain: '', isLocal: true, recipient: { address }, isDropped: true };
-      ({ address } = admitted);
-    }
-    const mayRelay = () => room.mayRelay(session, transaction, command);
-    const routed = await routeRecipient(this.#d, transaction.mail, command, address, mayRelay);
+    const { address } = command;
+    const dropped: AcceptedRecipient = { domain: '', isLocal: true, recipient: { address }, isDropped: true };
+    if (transaction.isDiscarded) return dropped;
+    const admitted = room.does.rcpt ? await room.recipient(session, transaction, command) : { address, isDropped: false };
+    if ('code' in admitted) return admitted;
+    if (admitted.isDropped) return dropped;
+    const routed = await routeAdmitted(this.#d, room, session, transaction, command, admitted);
     if ('code' in routed || !room.does.rcpt) return routed;
     return (await room.lastChecks(session, transaction, command)) ?? routed;
   }
@@ -234,7 +233,7 @@ class Reception {
       // Those that this handler did not see at RCPT are resolved now.
       const known = transaction.recipients.get(command) ?? (await this.#acceptRecipient(session, transaction, command));
       if ('code' in known) return known;
-      if (!known.isDropped) recipients.push(known);
+      if (!known.isDropped) recipients.push(known, ...(known.also ?? []));
     }
     if (recipients.length === 0) return new DropSink(session, this.#d.queue.newId());
     const ruling = room.data(session, transaction);

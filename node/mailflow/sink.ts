@@ -3,12 +3,15 @@
  * transaction, then the 250.
  */
 import { isAscii } from 'node:buffer';
-import { formatDate, mailboxesOf, parseAddressList, rawToUnicode } from '../../protocols/message/index.js';
+import { findHeader, formatDate, mailboxesOf, parseAddressList, rawToUnicode } from '../../protocols/message/index.js';
 import { type Reply, reply } from '../../protocols/smtp/grammar/index.js';
 import type { BodyFacts, MailCommand, MessageSink, SessionInfo } from '../../protocols/smtp/server/handler.js';
 import type { BlobWriter, PreparedBlob } from '../../store/blobs/contract.js';
 import type { HistoryRecord } from '../../store/queue/history-contract.js';
 import type { ClaimedDestination, NewQueueMessage, QueueId } from '../../store/queue/index.js';
+import { groupByDomain } from './destinations.js';
+import { dropped } from './drop-sink.js';
+import { copyWithFront } from './edited-content.js';
 import type { Enqueue } from './enqueue.js';
 import { HeaderScan } from './header-scan.js';
 import { messagesTotal } from './metrics.js';
@@ -16,6 +19,7 @@ import { replies, replyOfError } from './replies.js';
 import { wantsSuccessReport } from './retry-schedule.js';
 import type { MailflowSettings } from './settings.js';
 import type { ContentRules } from './stages/content-rules.js';
+import type { ContentScript } from './stages/content-script.js';
 import type { StageRoom } from './stages/stage-room.js';
 import type { Transaction } from './stages/state.js';
 import { receivedField, returnPathField } from './trace-fields.js';
@@ -23,6 +27,8 @@ import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
 
 /** Messages up to this size are handed to the delivering side in memory, so that it does not read them again. */
 const maxFreshBytes = 64 * 1024;
+
+const noBytes = Buffer.alloc(0);
 
 /** Of a message's history. */
 const maxListedRecipients = 100;
@@ -36,7 +42,7 @@ export interface Incoming {
   recipients: readonly AcceptedRecipient[];
   rules: ContentRules;
   /** Asked when the message is there. */
-  room: Pick<StageRoom, 'content' | 'queueName'>;
+  room: Pick<StageRoom, 'content' | 'contentScript' | 'queueName'>;
 }
 
 export class QueueingSink implements MessageSink {
@@ -47,15 +53,19 @@ export class QueueingSink implements MessageSink {
   readonly #mail: MailCommand;
   /** The reverse-path as it is used. */
   readonly #sender: string;
-  readonly #recipients: readonly AcceptedRecipient[];
+  /** Those of the transaction, until a script sends it elsewhere. */
+  #recipients: readonly AcceptedRecipient[];
+  readonly #script: ContentScript | undefined;
   readonly #rules: ContentRules;
   /** As they were when the message began. */
   readonly #settings: MailflowSettings;
   readonly #id: QueueId;
   readonly #receivedAtMs: number;
-  readonly #blob: BlobWriter;
+  #blob: BlobWriter;
   readonly #scan: HeaderScan;
   readonly #returnPath: string;
+  /** What is put in front of the client's bytes. */
+  #front = noBytes;
   #isHeaderDone = false;
   /** Whatever the client declared. */
   #isEightBit = false;
@@ -77,6 +87,7 @@ export class QueueingSink implements MessageSink {
     this.#mail = transaction.mail;
     this.#sender = transaction.sender;
     this.#recipients = recipients;
+    this.#script = incoming.room.contentScript(session, transaction);
     this.#rules = rules;
     this.#settings = d.settings();
     this.#id = d.queue.newId();
@@ -94,6 +105,7 @@ export class QueueingSink implements MessageSink {
       this.#refusal = replies.messageTooLarge;
       return undefined;
     }
+    this.#script?.take(chunk);
     if (this.#isHeaderDone) return this.#put(chunk);
     const progress = this.#scan.push(chunk);
     if (progress === 'more') return undefined;
@@ -116,8 +128,10 @@ export class QueueingSink implements MessageSink {
         const { room, session, transaction } = this.#incoming;
         this.#refusal = await room.content(session, transaction, this.#bytesTaken);
       }
+      const header = this.#script && !this.#refusal ? await this.#rule(this.#script) : undefined;
       if (this.#refusal) return await this.#refuse(this.#refusal);
-      blob = await this.#blob.finish();
+      if (this.#recipients.length === 0) return await this.#drop();
+      blob = header ? await this.#edited(header) : await this.#blob.finish();
       return await this.#enqueue(blob);
     } catch (error) {
       this.#d.logger.error({ queueId: this.#id, err: error }, 'message not accepted');
@@ -143,6 +157,41 @@ export class QueueingSink implements MessageSink {
     return refusal;
   }
 
+  /** Asks the script what becomes of the message; answers the client's header where it was edited. */
+  async #rule(script: ContentScript): Promise<Buffer | undefined> {
+    const { refusal, recipients, header } = await script.rule(this.#scan.header(), this.#bytesTaken, this.#recipients);
+    this.#refusal = refusal;
+    this.#recipients = recipients;
+    return header;
+  }
+
+  async #drop(): Promise<Reply> {
+    await this.#blob.abort();
+    return dropped(this.#session, this.#id, this.#bytesTaken);
+  }
+
+  /** The same message with another header of the client's. */
+  async #edited(header: Buffer): Promise<PreparedBlob> {
+    const front = Buffer.concat([this.#front, header]);
+    const frontBytes = this.#front.length + this.#scan.header().length;
+    this.#isEightBit ||= !isAscii(header);
+    this.#messageId = findHeader(header, { headerStart: 0, headerEnd: header.length }, 'message-id') ?? this.#messageId;
+    const written = this.#blob;
+    const writer = this.#d.blobs.writer();
+    const bytes = this.#bytes();
+    if (!bytes) {
+      const first = await written.finish();
+      // From here on the purge looks after what was written.
+      this.#blob = writer;
+      return copyWithFront(this.#d, first, writer, { front, frontBytes, queueId: this.#id });
+    }
+    this.#blob = writer;
+    await written.abort();
+    this.#fresh = [Buffer.concat([front, bytes.subarray(frontBytes)])];
+    await writer.write(this.#fresh[0]!);
+    return writer.finish();
+  }
+
   #put(chunk: Buffer): void | Promise<void> {
     this.#isEightBit ||= !isAscii(chunk);
     this.#freshBytes += chunk.length;
@@ -155,7 +204,7 @@ export class QueueingSink implements MessageSink {
   #putHeader(): void | Promise<void> {
     this.#isHeaderDone = true;
     const { chunks } = this.#scan;
-    if (chunks.length === 0) return this.#put(Buffer.from(this.#prefix('')));
+    if (chunks.length === 0) return this.#putFront('');
     const facts = this.#scan.facts();
     const { maxReceivedFields, addsDate, addsMessageId } = this.#rules;
     const isSubmission = this.#session.mode === 'submission';
@@ -175,10 +224,15 @@ export class QueueingSink implements MessageSink {
       this.#fromField = facts.from[0];
       if (facts.from.length === 0 && this.#mail.address !== '') added += `From: <${this.#mail.address}>\r\n`;
     }
-    const waits = [this.#put(Buffer.from(this.#prefix(added)))];
+    const waits = [this.#putFront(added)];
     for (const chunk of chunks) waits.push(this.#put(chunk));
     const promises = waits.filter((wait) => wait !== undefined);
     return promises.length > 0 ? Promise.all(promises).then(() => {}) : undefined;
+  }
+
+  #putFront(added: string): void | Promise<void> {
+    this.#front = Buffer.from(this.#prefix(added));
+    return this.#put(this.#front);
   }
 
   #prefix(added: string): string {
@@ -337,19 +391,4 @@ export class QueueingSink implements MessageSink {
       ...(transaction.countedUnder.size > 0 && { countedUnder: [...transaction.countedUnder] }),
     };
   }
-}
-
-/** One destination per domain; an address that was given twice is delivered once. */
-function groupByDomain(recipients: readonly AcceptedRecipient[]): NewQueueMessage['destinations'] {
-  const seen = new Set<string>();
-  const byDomain = new Map<string, NewQueueMessage['destinations'][number]>();
-  for (const { domain, isLocal, recipient } of recipients) {
-    const same = isLocal ? recipient.address.toLowerCase() : recipient.address;
-    if (seen.has(same)) continue;
-    seen.add(same);
-    let destination = byDomain.get(domain);
-    if (!destination) byDomain.set(domain, (destination = { domain, isLocal, recipients: [] }));
-    destination.recipients.push(recipient);
-  }
-  return [...byDomain.values()];
 }

@@ -110,6 +110,8 @@ export interface AcceptedRecipient {
   domain: string;
   isLocal: boolean;
   recipient: Omit<QueueRecipient, 'status'>;
-  /** A spam trap: taken, and thrown away. */
+  /** A spam trap, or a script wants it so: taken, and thrown away. */
   isDropped?: true;
+  /** Who gets the message besides, because a script says so. */
+  also?: readonly AcceptedRecipient[];
 }

@@ -18,9 +18,10 @@ import { accept as acceptSchema } from './schemas/accept.js';
 import { limitRules } from './schemas/limits.js';
 import { screeningStages } from './schemas/screening.js';
 import { smtp as smtpSchema } from './schemas/smtp.js';
+import { scriptStagesOf } from './scripts.js';
 import type { ClusterSettings, NodeSettings } from './sections.js';
 
-type StageSettings = Pick<ClusterSettings, 'smtp' | 'accept' | 'limits' | 'screening'>;
+type StageSettings = Pick<ClusterSettings, 'smtp' | 'accept' | 'limits' | 'screening' | 'scripts'>;
 
 /** Asked at every step of every session; made anew after a change. */
 export function liveAcceptStages(settings: Pick<NodeSettings, 'current'>, context: StageContext): () => AcceptStages {
@@ -81,11 +82,13 @@ function present<T extends object>(all: { [K in keyof T]: T[K] | undefined }): T
 
 function acceptStages(settings: StageSettings, evaluator: StageEvaluator): AcceptStages {
   const compiler = new StageCompiler(evaluator);
+  const scripts = scriptStagesOf(settings, (path, schema, source) => compiler.changed(path, schema, source));
   return {
     policy: policyStage(settings, compiler),
     ...steps(settings, compiler),
     ...counted(settings, compiler),
     ...screened(settings, compiler),
+    ...(scripts && { scripts }),
   };
 }
 

@@ -15,12 +15,15 @@ import { outbound, outboundSecrets } from './schemas/outbound.js';
 import { pop3 } from './schemas/pop3.js';
 import { queue } from './schemas/queue.js';
 import { screening } from './schemas/screening.js';
+import { scripts } from './schemas/scripts.js';
 import { search } from './schemas/search.js';
 import { smtp } from './schemas/smtp.js';
+import { scriptProblems } from './scripts.js';
 
 const sections = {
   smtp: { schema: smtp, description: 'Sessions of SMTP, submission and LMTP' },
   accept: { schema: accept, description: 'What is decided of mail on its way in' },
+  scripts: { schema: scripts, description: 'Sieve scripts for mail on its way in' },
   limits: { schema: limits, description: 'Rates, concurrency and quotas, counted over all nodes' },
   screening: { schema: screening, description: 'Greylisting, spam traps, DNS blocklists' },
   imap: { schema: imap, description: 'IMAP sessions' },
@@ -35,7 +38,7 @@ const sections = {
   cluster: { schema: cluster, description: 'How nodes judge one another' },
 } as const;
 
-export const settingsRegistry = { sections } satisfies SettingsRegistry<typeof sections>;
+export const settingsRegistry = { sections, checks: [scriptProblems] } satisfies SettingsRegistry<typeof sections>;
 
 /** Sections that a node reads when it starts, and not again. */
 export const sectionsReadAtStart: readonly (keyof typeof sections)[] = ['blobs', 'cluster'];

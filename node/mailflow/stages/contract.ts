@@ -3,6 +3,7 @@
  * default, and costs nothing. Made anew when settings change (`node/settings/accept.ts`); a session asks for them at every step.
  */
 
+import type { SieveScript } from '../../../protocols/sieve/index.js';
 import type { StageExpression } from '../../expressions/contract.js';
 import type { NetworkSet } from './networks.js';
 
@@ -111,6 +112,23 @@ export interface QuotaRule {
   maxBytes: IntStage;
 }
 
+export const scriptStages = ['connect', 'ehlo', 'auth', 'mail', 'rcpt', 'data'] as const;
+export type ScriptStage = (typeof scriptStages)[number];
+
+/** Operators' Sieve scripts (RFC 5228), and where they run. */
+export interface ScriptStages {
+  /** Names of scripts, '' for none; at least one stage has one. */
+  at: Partial<Record<ScriptStage, TextStage>>;
+  /** Compiled once. Undefined: there is none of this name. Throws SieveError for one that may not run at this stage. */
+  compiled(stage: ScriptStage, name: string): SieveScript | undefined;
+  /** For scripts that include others (RFC 6609, `:global`). */
+  textOf(name: string): string | undefined;
+  /** What becomes of mail whose script fails: it is put off, or goes on as if there were no script. */
+  onFailure: 'defer' | 'accept';
+  /** From the start of a message, for tests of its body and parts. */
+  maxSeenBytes: number;
+}
+
 export interface AcceptStages {
   policy: PolicyStage;
   connect: {
@@ -156,4 +174,5 @@ export interface AcceptStages {
   traps?: TrapStage;
   blocklists?: BlocklistStage;
   quotas: readonly QuotaRule[];
+  scripts?: ScriptStages;
 }

@@ -7,7 +7,7 @@ import { replies } from '../replies.js';
 import type { AcceptedRecipient, ReceiverDependencies } from '../types.js';
 import type { MaybePromise } from './maybe.js';
 
-type RoutingDependencies = Pick<ReceiverDependencies, 'directory' | 'settings' | 'mail'>;
+export type RoutingDependencies = Pick<ReceiverDependencies, 'directory' | 'settings' | 'mail'>;
 
 /**
  * @param as the address that counts: as given, or as rewritten.

@@ -26,6 +26,7 @@ export const refusals = {
   rate: reply(450, '4.7.1', 'Too much at once, please try again later'),
   concurrency: reply(421, '4.7.0', 'Too many connections, please try again later'),
   greylisted: reply(450, '4.7.1', 'Greylisted, please try again later'),
+  undecided: reply(451, '4.3.5', 'This can not be decided now, please try again later'),
   blocklisted: reply(554, '5.7.1', 'Your address is on a blocklist'),
 } as const satisfies Record<string, Reply>;
 

@@ -10,7 +10,8 @@ import { replies } from '../replies.js';
 import type { ReceiverDependencies } from '../types.js';
 import type { Asker } from './ask.js';
 import { type ContentRules, contentRules } from './content-rules.js';
-import type { AcceptStages } from './contract.js';
+import { ContentScript } from './content-script.js';
+import type { AcceptStages, ScriptStage } from './contract.js';
 import { overConcurrency, overRate } from './counted.js';
 import { asksForOptions, grantOptions } from './delivery-options.js';
 import { connectionFacts, type Facts, mailFacts, type NodeFacts, recipientFacts } from './facts.js';
@@ -22,12 +23,13 @@ import { overQuota } from './quotas.js';
 import { isBarePostmaster, isPostmaster } from './recipient.js';
 import { refusalOf, refusals } from './refusal.js';
 import type { Screening } from './screening.js';
+import { ScriptRoom, type ScriptSubject, type ScriptVerdict } from './scripts.js';
 import { type SlotHolder, stateOf, type Transaction } from './state.js';
 
 export interface StageRoomDependencies {
   asker: Asker;
   screening: Screening;
-  receiver: Pick<ReceiverDependencies, 'limits' | 'queue' | 'settings' | 'clock'>;
+  receiver: Pick<ReceiverDependencies, 'limits' | 'queue' | 'settings' | 'clock' | 'lookups' | 'directory' | 'mail'>;
   node: () => NodeFacts;
 }
 
@@ -35,12 +37,16 @@ export interface StageRoomDependencies {
 export interface AdmittedRecipient {
   address: string;
   isDropped: boolean;
+  /** Of a script that sends its mail to others besides, or instead. */
+  script?: ScriptVerdict;
 }
 
 export class StageRoom {
   /** What there is to ask at each step. */
   readonly does: Record<'connect' | 'ehlo' | 'auth' | 'mail' | 'rcpt', boolean>;
   readonly policy: PolicyRoom;
+  /** Undefined where no stage has a script. */
+  readonly scripts: ScriptRoom | undefined;
   readonly #d: StageRoomDependencies;
 
   constructor(
@@ -50,16 +56,22 @@ export class StageRoom {
     this.#d = dependencies;
     const { asker, node } = dependencies;
     this.policy = createPolicyRoom(stages.policy, asker, node);
+    const { clock, lookups } = dependencies.receiver;
+    const scripts = stages.scripts && new ScriptRoom(stages.scripts, { asker, clock, ...(lookups && { lookups }) });
+    this.scripts = scripts;
+    const hasScript = (stage: ScriptStage) => scripts?.has(stage) ?? false;
     const { connect, ehlo, auth, mail, rcpt, rates, concurrency, greylist, traps, blocklists, quotas } = stages;
     this.does = {
       connect:
         [connect.refuse, connect.greeting].some((each) => each !== undefined) ||
+        hasScript('connect') ||
         rates.connect.length + concurrency.connect.length > 0,
-      ehlo: ehlo.refuse !== undefined,
-      auth: auth.refuse !== undefined || rates.auth.length + concurrency.auth.length > 0,
-      mail: mail.refuse !== undefined || mail.rewrite !== undefined || rates.mail.length > 0,
+      ehlo: ehlo.refuse !== undefined || hasScript('ehlo'),
+      auth: auth.refuse !== undefined || hasScript('auth') || rates.auth.length + concurrency.auth.length > 0,
+      mail: mail.refuse !== undefined || mail.rewrite !== undefined || hasScript('mail') || rates.mail.length > 0,
       rcpt:
         [rcpt.refuse, rcpt.rewrite, greylist, traps, blocklists].some((each) => each !== undefined) ||
+        hasScript('rcpt') ||
         rates.rcpt.length + quotas.length > 0,
     };
   }
@@ -85,6 +97,11 @@ export class StageRoom {
       stateOf(session).giveBack('connection');
       return { ...limited, code: 421, enhanced: '4.7.0' };
     }
+    const scripted = await this.#script('connect', session, facts);
+    if (scripted?.refusal) {
+      stateOf(session).giveBack('connection');
+      return scripted.refusal;
+    }
     const text = connect.greeting && (await asker.ask(connect.greeting, facts));
     return text ? { code: 220, text } : undefined;
   }
@@ -94,7 +111,8 @@ export class StageRoom {
     const { refuse } = this.stages.ehlo;
     const facts = () => ({ ...this.#connection(session), helo });
     const refusal = refuse && refusalOf(await this.#d.asker.ask(refuse, facts), refusals.ehlo);
-    return refusal && this.#refused(refusal);
+    if (refusal) return this.#refused(refusal);
+    return (await this.#script('ehlo', session, facts))?.refusal;
   }
 
   async authenticated(session: SessionInfo, { login }: Pick<Principal, 'login'>): Promise<Reply | undefined> {
@@ -106,7 +124,9 @@ export class StageRoom {
     // A login that came to nothing in the end (the session's policy could not be asked) is no login any more.
     state.giveBack('login');
     const limited =
-      (await this.#overConcurrency(session, 'login', concurrency.auth, facts)) ?? (await this.#overRate(rates.auth, facts));
+      (await this.#overConcurrency(session, 'login', concurrency.auth, facts)) ??
+      (await this.#overRate(rates.auth, facts)) ??
+      (await this.#script('auth', session, facts))?.refusal;
     // He may try again on this connection, and would hold one more each time.
     if (limited) state.giveBack('login');
     return limited;
@@ -146,7 +166,9 @@ export class StageRoom {
       transaction.sender = sender;
       transaction.facts = undefined;
     }
-    return undefined;
+    const scripted = await this.#script('mail', session, facts, { transaction });
+    if (scripted && !scripted.isKept && !scripted.refusal) transaction.isDiscarded = true;
+    return scripted?.refusal;
   }
 
   /** All that is asked of a recipient before the directory is. */
@@ -173,7 +195,12 @@ export class StageRoom {
       if (rewritten === undefined) return this.#badRewrite(session, 'accept.rcpt.rewrite');
       address = rewritten;
     }
-    return { address, isDropped: false };
+    // Who is kept out by mistake must reach somebody who reads it.
+    if (isPostmaster(address)) return { address, isDropped: false };
+    const script = await this.#script('rcpt', session, facts, { transaction, recipients: [address], commands: [command] });
+    if (script?.refusal) return script.refusal;
+    if (!script || (script.isKept && script.redirects.length === 0)) return { address, isDropped: false };
+    return script.redirects.length === 0 ? { address, isDropped: true } : { address, isDropped: false, script };
   }
 
   /** Whether this client may send to domains that are not ours. */
@@ -218,6 +245,14 @@ export class StageRoom {
     );
   }
 
+  /** Watches a message's content for the script that decides at its end; undefined: there is none. */
+  contentScript(session: SessionInfo, transaction: Transaction): ContentScript | undefined {
+    const { scripts } = this;
+    if (!scripts?.has('data')) return undefined;
+    const facts = (sizeBytes: number) => this.#whole(session, transaction, sizeBytes);
+    return new ContentScript({ scripts, routing: this.#d.receiver, session, transaction, facts });
+  }
+
   /** The virtual queue for what is sent on; undefined: the default one. */
   queueName(session: SessionInfo, transaction: Transaction, sizeBytes: number): MaybePromise<string | undefined> {
     const { queueName } = this.stages.data;
@@ -258,6 +293,15 @@ export class StageRoom {
   }
 
   // ---- verdicts ----
+
+  #script(
+    stage: ScriptStage,
+    session: SessionInfo,
+    facts: () => Facts,
+    subject: ScriptSubject = {},
+  ): MaybePromise<ScriptVerdict | undefined> {
+    return this.scripts?.has(stage) ? this.scripts.run(stage, session, facts, subject) : undefined;
+  }
 
   #overRate(rules: AcceptStages['rates']['mail'], facts: () => Facts): Promise<Reply | undefined> {
     const { limits } = this.#d.receiver;

@@ -27,18 +27,26 @@ export interface Transaction {
   countedUnder: Set<string>;
   /** For expressions; made when one asks. */
   facts?: Facts;
+  /** Global variables of scripts, from MAIL on; before that those of the session are used. */
+  scriptVariables?: ScriptVariables;
+  /** A script at MAIL has decided that all of it is thrown away. */
+  isDiscarded?: true;
 }
+
+/** By lower-case name (RFC 6609 3.3). */
+export type ScriptVariables = Readonly<Record<string, string>>;
 
 export const ordinary: DeliveryOptions = { priority: 0 };
 
-export function newTransaction(mail: MailCommand): Transaction {
+/** @param checks those that the session has been through already. */
+export function newTransaction(mail: MailCommand, checks: Readonly<Record<string, string>> = {}): Transaction {
   return {
     mail,
     sender: mail.address,
     options: ordinary,
     recipients: new Map(),
     envelopeBytes: 0,
-    checks: {},
+    checks: { ...checks },
     countedUnder: new Set(),
   };
 }
@@ -51,6 +59,9 @@ export class SessionState {
   look: BlocklistLook | undefined;
   /** The client has been reported for a ban. */
   isReported = false;
+  /** Of the session's own steps, for the history of each of its messages. */
+  checks: Record<string, string> = {};
+  scriptVariables: ScriptVariables = {};
   #isClosed = false;
   readonly #releases: Record<SlotHolder, (() => void)[]> = { connection: [], login: [] };
 
@@ -73,6 +84,8 @@ export class SessionState {
   startOver(): void {
     this.transaction = undefined;
     this.isReported = false;
+    this.checks = {};
+    this.scriptVariables = {};
     this.giveBack('login');
     this.giveBack('connection');
   }

@@ -16,6 +16,17 @@ const undecided = '451 4.3.5 This can not be decided now, please try again later
 /** No address: the mail is put off. */
 const noAddress = '<undecided>';
 
+/** No name of a script can be this: what becomes of mail whose script fails is done. */
+const noScript = '<undecided>';
+
+const script = (variables: readonly FactName[], description: string) =>
+  stageSetting('string', {
+    variables,
+    default: "''",
+    fallback: noScript,
+    description: `Name of a script of the section scripts, such as "'no-bots'": ${description}; '' for none`,
+  });
+
 const refuse = (variables: readonly FactName[], description: string) =>
   stageSetting('string', { variables, default: "''", fallback: undecided, description });
 
@@ -23,6 +34,7 @@ export const accept = z.strictObject({
   connect: z
     .strictObject({
       refuse: refuse(atConnect, 'Refuses a client before the greeting'),
+      script: script(atConnect, 'it may refuse the client'),
       greeting: stageSetting('string', {
         variables: atConnect,
         default: "''",
@@ -30,11 +42,22 @@ export const accept = z.strictObject({
       }),
     })
     .prefault({}),
-  ehlo: z.strictObject({ refuse: refuse(atEhlo, 'Refuses a client for its name') }).prefault({}),
-  auth: z.strictObject({ refuse: refuse(atEhlo, 'Refuses a login whose password was right') }).prefault({}),
+  ehlo: z
+    .strictObject({
+      refuse: refuse(atEhlo, 'Refuses a client for its name'),
+      script: script(atEhlo, 'it may refuse the client'),
+    })
+    .prefault({}),
+  auth: z
+    .strictObject({
+      refuse: refuse(atEhlo, 'Refuses a login whose password was right'),
+      script: script(atEhlo, 'it may refuse the login'),
+    })
+    .prefault({}),
   mail: z
     .strictObject({
       refuse: refuse(atMail, 'Refuses a sender'),
+      script: script(atMail, 'it may refuse the sender, or have the mail thrown away'),
       rewrite: stageSetting('string', {
         variables: atMail,
         default: 'sender',
@@ -60,6 +83,7 @@ export const accept = z.strictObject({
   rcpt: z
     .strictObject({
       refuse: refuse(atRcpt, 'Refuses a recipient'),
+      script: script(atRcpt, 'it may refuse the recipient, send its mail elsewhere, or have it thrown away'),
       rewrite: stageSetting('string', {
         variables: atRcpt,
         default: 'recipient',
@@ -77,6 +101,7 @@ export const accept = z.strictObject({
   data: z
     .strictObject({
       refuse: refuse(atData, 'Refuses a message when all of it is there'),
+      script: script(atData, 'it may refuse the message, edit its header, send it elsewhere, or have it thrown away'),
       maxBytes: stageSetting('int', {
         variables: atData,
         default: 0,
