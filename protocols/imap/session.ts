@@ -123,7 +123,9 @@ export class ImapSession {
       if (event) return event;
       output.flush();
       if (this.#context.isDraining) return undefined;
-      if (await this.#tellBetween()) continue;
+      const receivedBytes = input.receivedBytes;
+      // What came in while the store was read would wake nobody any more.
+      if ((await this.#tellBetween()) || input.receivedBytes !== receivedBytes) continue;
       const timeoutMs = this.#timeoutMs();
       // A notice that still stands could not be told for want of the store.
       const mustRetry = this.#listensNow && this.#hasNews && timeoutMs > newsRetryMs;
