@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ImapFlow } from 'imapflow';
-import { runCommand, waitFor } from './processes.js';
+import { runCommand } from './processes.js';
 
 export interface SwaksOptions {
   port: number;
@@ -39,29 +39,24 @@ export interface Login {
   port: number;
   user: string;
   password: string;
-  /** A node that has stepped down for a moment, because its store was slow, sends a new client away: it may be asked again for so long. Default 0. */
-  patienceMs?: number;
 }
 
 /** Runs `work` with a logged-in imapflow client over TLS (the certificate is the node's own and not checked here). */
 export async function withImapflow<T>(login: Login, work: (client: ImapFlow) => Promise<T>): Promise<T> {
-  const connect = async () => {
-    const client = new ImapFlow({
-      host: '127.0.0.1',
-      port: login.port,
-      secure: true,
-      auth: { user: login.user, pass: login.password },
-      tls: { rejectUnauthorized: false },
-      logger: false,
-    });
-    await client.connect();
-    return client;
-  };
-  const client = login.patienceMs ? await waitFor('a login', login.patienceMs, connect) : await connect();
+  const client = new ImapFlow({
+    host: '127.0.0.1',
+    port: login.port,
+    secure: true,
+    auth: { user: login.user, pass: login.password },
+    tls: { rejectUnauthorized: false },
+    logger: false,
+  });
+  await client.connect();
   try {
     return await work(client);
   } finally {
-    await client.logout();
+    // A connection that is gone says nothing of why `work` failed.
+    if (client.usable) await client.logout();
   }
 }
 
