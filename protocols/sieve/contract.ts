@@ -287,16 +287,18 @@ export type SieveAction =
       options: string[];
       message?: string;
       fcc?: string;
+      fccFlags?: string[];
+      fccCreates?: boolean;
     };
 
-/** What `addheader` and `deleteheader` (RFC 5293) made of the header: all fields, in order. */
+/** What a run has decided. */
 export interface SieveOutcome {
   actions: SieveAction[];
   /** Whether the message is kept because nothing has taken the implicit keep away. */
   keepsImplicitly: boolean;
   /** Flags of the implicit keep (RFC 5232): what `setflag` and its like have left. */
   flags: string[];
-  /** Present when the header was edited. `raw` fields are kept as they came: index into the message's fields. */
+  /** Present when `addheader` or `deleteheader` (RFC 5293) edited the header: all its fields in order. `original`, an index into the message's fields: kept as it came. */
   editedFields?: ({ original: number } | { added: RawField })[];
   /** Ids that `duplicate` looked at, to be noted when what the run decided has been done. */
   seenIds: { id: string; seconds: number }[];

@@ -7,7 +7,7 @@ export const defaultSieveLimits: Readonly<SieveLimits> = {
   maxCommands: 10_000,
   maxTextBytes: 262_144,
   maxListItems: 4096,
-  // Some ten milliseconds of one core.
+  // Tens of milliseconds of one core as a rule; a fifth of a second for what is dearest a step (wildcards, a header of ten thousand fields).
   maxSteps: 100_000,
   maxVariables: 128,
   maxVariableBytes: 16_384,
