@@ -10,7 +10,7 @@ import { refuseHalfStores, type Stores } from './stores.js';
 import { version } from './version.js';
 
 /** The newest format of each kind of record that this software reads (TRAPS 23). */
-export const readableFormats: Readonly<Record<string, number>> = { node: 2, lease: 1, queue: 1, mail: 2, blob: 1, directory: 1 };
+export const readableFormats: Readonly<Record<string, number>> = { node: 2, lease: 1, queue: 1, mail: 2, blob: 2, directory: 1 };
 
 /** Claims in a list of nodes are counted up to this. */
 const maxCountedClaims = 10_000;

@@ -74,6 +74,8 @@ export interface CommonFormats {
 
 /** From this format of `mail` on nodes know changes of flags by range. */
 const flagRangesFormat = 2;
+/** From this format of `blob` on nodes know ids of blobs that begin with the time. */
+const timeIdsFormat = 2;
 
 export type ChangedHere = 'directory' | 'settings' | 'bans' | 'destinations';
 
@@ -164,9 +166,10 @@ export function assembleStores({ external, sealer, ...parts }: StoreParts): Stor
     for (const listener of listeners) listener(what);
   };
   const settings = announcingSettings(parts.settings, () => changed('settings'));
-  const blobs = createBlobStore({ kv, clock, random, logger, ...(external && { external }) });
-  const indexCacheBytes = () => settings.current.imap.indexCacheBytes;
   const formats: CommonFormats = { of: () => 0 };
+  const mayUseTimeIds = () => formats.of('blob') >= timeIdsFormat;
+  const blobs = createBlobStore({ kv, clock, random, logger, mayUseTimeIds, ...(external && { external }) });
+  const indexCacheBytes = () => settings.current.imap.indexCacheBytes;
   const mayWriteFlagRanges = () => formats.of('mail') >= flagRangesFormat;
   const mail = createMailStore({ kv, blobs, clock, random, logger, indexCacheBytes, mayWriteFlagRanges });
   const search = createSearchStore({ kv, clock, random, logger, cacheBytes: settings.current.search.cacheBytes });

@@ -72,7 +72,7 @@ export async function planReport(d: ReportDependencies, plan: ReportPlan): Promi
     addresses: recipients.map(({ recipient }) => recipient.address),
     message: {
       id,
-      blob: d.blobs.prepare(report.bytes),
+      blob: d.blobs.prepare(report.bytes, { isUnique: true }),
       relayOffsetBytes: report.relayOffsetBytes,
       from: '',
       receivedAtMs: nowMs,

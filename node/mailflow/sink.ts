@@ -29,6 +29,8 @@ import type { AcceptedRecipient, ReceiverDependencies } from './types.js';
 const maxFreshBytes = 64 * 1024;
 
 const noBytes = Buffer.alloc(0);
+/** It begins with a trace line of ours, which names its queue id. */
+const receivedMail = { isUnique: true };
 
 /** Of a message's history. */
 const maxListedRecipients = 100;
@@ -92,7 +94,7 @@ export class QueueingSink implements MessageSink {
     this.#settings = d.settings();
     this.#id = d.queue.newId();
     this.#receivedAtMs = d.clock.nowMs();
-    this.#blob = d.blobs.writer();
+    this.#blob = d.blobs.writer(receivedMail);
     this.#scan = new HeaderScan(this.#settings.maxHeaderBytes);
     this.#returnPath = rules.addsReturnPath ? returnPathField(this.#sender) : '';
   }
@@ -177,7 +179,7 @@ export class QueueingSink implements MessageSink {
     this.#isEightBit ||= !isAscii(header);
     this.#messageId = findHeader(header, { headerStart: 0, headerEnd: header.length }, 'message-id') ?? this.#messageId;
     const written = this.#blob;
-    const writer = this.#d.blobs.writer();
+    const writer = this.#d.blobs.writer(receivedMail);
     const bytes = this.#bytes();
     if (!bytes) {
       const first = await written.finish();

@@ -8,6 +8,7 @@ import { silentLogger, systemRandom } from '../../ops/telemetry/index.js';
 import type { MemoryDatabase } from '../kv/index.js';
 import { BlobCorrupt, BlobMissing } from './contract.js';
 import type { ExternalBlobOptions, ExternalPlace } from './external.js';
+import { isIdOf } from './ids.js';
 import { placementOf } from './inspect.js';
 import { headKey } from './keys.js';
 import { raceOnce } from './race.suite.js';
@@ -134,6 +135,28 @@ export function blobConformance(name: string, open: () => Promise<StorageUnderTe
       await purgeFully(bench);
       expect((await other.read(blobs[0].id)).equals(content)).toBe(true);
       await unlinkFrom(bench.kv, bench.blobs, blobs[0].id, 'b');
+      await purgeFully(bench);
+      await isEmpty();
+    });
+
+    it('stores unique content under ids that sort by time, as often as it is written', async () => {
+      for (const content of [textOf(2_000), randomBytes(50_000)]) {
+        const digest = createHash('sha256').update(content).digest('hex');
+        const ids: string[] = [];
+        for (let round = 0; round < 3; round++) {
+          const blob = await upload(bench.blobs, content, 10_000, { isUnique: true });
+          await linkTo(bench.kv, bench.blobs, blob, `unique ${round}`);
+          ids.push(blob.id);
+          bench.clock.nowSeconds += 1;
+        }
+        expect(new Set([...ids, digest]).size).toBe(4);
+        expect(ids).toEqual([...ids].sort());
+        for (const [round, id] of ids.entries()) {
+          expect(isIdOf(id, digest)).toBe(true);
+          expect((await anotherNode().read(id)).equals(content)).toBe(true);
+          await unlinkFrom(bench.kv, bench.blobs, id, `unique ${round}`);
+        }
+      }
       await purgeFully(bench);
       await isEmpty();
     });

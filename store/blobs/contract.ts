@@ -1,11 +1,11 @@
 /**
- * Content-addressed bytes. A blob's id is the SHA-256 of its content (lower-case hex). A blob lives as long as an owner links to it; links are
- * written and removed in the owner's transaction, the bytes go later: candidate, tombstone, and a generation later removal (TRAPS 6).
+ * Bytes that never change. A blob's id comes from the SHA-256 of its content, and from the time where it is unique (`ids.ts`). A blob lives as long as an owner
+ * links to it; links are written and removed in the owner's transaction, the bytes go later: candidate, tombstone, and a generation later removal (TRAPS 6).
  */
 import type { KvReads, KvTransaction } from '../kv/contract.js';
 import type { ExternalStorage } from './external.js';
 
-/** SHA-256 of the content, 64 lower-case hex digits. */
+/** 64 lower-case hex digits: the SHA-256 of the content; of unique content when it came and the end of its SHA-256. */
 export type BlobId = string;
 
 /** Who keeps a blob alive. */
@@ -23,7 +23,15 @@ export interface PreparedBlob {
   readonly heldBytes?: number;
 }
 
-export interface WriterOptions {
+export interface ContentOptions {
+  /**
+   * There will hardly be the same content again (it has a trace line or an id of its own), so it need not be found by its content: its id begins with the time,
+   * and what comes at one time lies together. The same content that comes again all the same is stored again. Default: false.
+   */
+  isUnique?: boolean;
+}
+
+export interface WriterOptions extends ContentOptions {
   /** What is longer is written at once, though it might be held until it is linked: for who links many in one transaction. Default: no such limit. */
   maxHeldBytes?: number;
 }
@@ -68,7 +76,7 @@ export interface BlobPlacement {
 export interface BlobStore {
   writer(options?: WriterOptions): BlobWriter;
   /** Prepares bytes already in memory. Synchronous up to `inlineLimitBytes`. */
-  prepare(bytes: Uint8Array): PreparedBlob;
+  prepare(bytes: Uint8Array, options?: ContentOptions): PreparedBlob;
   /** Names a blob that is in the store already, for whoever takes prepared ones: linking it throws `BlobMissing` when it is gone. */
   stored(info: BlobInfo): PreparedBlob;
   /**

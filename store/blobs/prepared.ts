@@ -1,7 +1,6 @@
 /**
  * The two kinds of prepared blobs behind `PreparedBlob`: small ones that still are in memory and large ones whose bytes are written already.
  */
-import { hash } from 'node:crypto';
 import type { KvTransaction } from '../kv/contract.js';
 import { encodeChunk } from './chunk.js';
 import type { BlobId, PreparedBlob } from './contract.js';
@@ -18,11 +17,11 @@ export class SmallBlob implements PreparedBlob {
   #chunks: Buffer[] | undefined;
   #storageIds: WeakMap<KvTransaction, Buffer> | undefined;
 
-  constructor(content: Buffer) {
+  constructor(id: BlobId, content: Buffer) {
+    this.id = id;
     this.#content = content;
     this.sizeBytes = content.length;
     this.heldBytes = content.length;
-    this.id = hash('sha256', content, 'hex');
   }
 
   /** Writes the content and answers the head. */

@@ -60,7 +60,9 @@ export async function raceOnce(
       const content = pick(contents);
       const first: BlobOwner = { kind: 'queue', queueId: name };
       const second: BlobOwner = { kind: 'message', accountId: name, emailId: `e${round}` };
-      const blob = content.length > 2_000 || float() < 0.5 ? await upload(blobs, content, 700) : blobs.prepare(content);
+      const options = { isUnique: float() < 0.5 };
+      const blob =
+        content.length > 2_000 || float() < 0.5 ? await upload(blobs, content, 700, options) : blobs.prepare(content, options);
       await kv.transact((tx) => blobs.linkPrepared(tx, blob, first));
       expect((await pick(nodes).blobs.read(blob.id)).equals(content)).toBe(true);
       clock.nowSeconds += Math.floor(float() * 3);

@@ -5,6 +5,7 @@ import type { Clock, Logger, Random } from '../../ops/telemetry/index.js';
 import type { KvStore } from '../kv/contract.js';
 import { maxChunkBytes } from './chunk.js';
 import type { ExternalBlobOptions } from './external.js';
+import { BlobIds } from './ids.js';
 import { type ExternalStorages, openStorages } from './storages.js';
 
 export interface BlobStoreOptions {
@@ -28,10 +29,15 @@ export interface BlobStoreOptions {
   uploadLifetimeSeconds?: number;
   /** Storages outside of `kv`, and what goes there. Default: none. */
   external?: ExternalBlobOptions;
+  /** Whether every node knows ids that begin with the time (TRAPS 23); asked for each unique blob. Default: yes. */
+  mayUseTimeIds?: () => boolean;
 }
 
-export type BlobSettings = Required<Omit<BlobStoreOptions, 'external'>> & { external: ExternalStorages };
-type Limit = Exclude<keyof BlobStoreOptions, 'kv' | 'clock' | 'random' | 'logger' | 'external'>;
+export type BlobSettings = Required<Omit<BlobStoreOptions, 'external' | 'mayUseTimeIds'>> & {
+  external: ExternalStorages;
+  ids: BlobIds;
+};
+type Limit = Exclude<keyof BlobStoreOptions, 'kv' | 'clock' | 'random' | 'logger' | 'external' | 'mayUseTimeIds'>;
 
 /** Longest content that `prepare` takes: it is written in the linking transaction, whose limit is 10 MB. */
 export const maxPreparedBytes = 4 * 1024 * 1024;
@@ -49,6 +55,7 @@ export function blobSettings(options: BlobStoreOptions): BlobSettings {
     uploadLifetimeSeconds: 86_400,
     ...options,
     external: openStorages(options, options.external),
+    ids: new BlobIds({ ...options, mayUseTime: options.mayUseTimeIds ?? (() => true) }),
   };
   const check = (name: Limit, min: number, max: number) => {
     const value = settings[name];

@@ -9,6 +9,7 @@ import {
   type BlobOwner,
   type BlobStore,
   type BlobWriter,
+  type ContentOptions,
   type PreparedBlob,
   type PurgeResult,
   type UnlinkOptions,
@@ -22,11 +23,11 @@ import { type BlobRange, readBlob, streamBlob } from './reader.js';
 import { decodeHead, decodeUpload, encodeSeconds, isTombstoned, withTombstone } from './records.js';
 import { markGarbage } from './removal.js';
 import { type BlobSettings, type BlobStoreOptions, blobSettings, maxPreparedBytes, nowSecondsOf } from './settings.js';
-import { StreamingWriter } from './writer.js';
+import { StreamingWriter, smallBlob } from './writer.js';
 
 const noBytes = Buffer.alloc(0);
 
-/** Content-addressed bytes in `kv`. Throws RangeError for limits that make no sense. */
+/** Blobs in `kv`. Throws RangeError for limits that make no sense. */
 export function createBlobStore(options: BlobStoreOptions): BlobStore {
   return new KvBlobStore(blobSettings(options));
 }
@@ -44,10 +45,11 @@ class KvBlobStore implements BlobStore {
     return new StreamingWriter(this.#settings, options);
   }
 
-  prepare(bytes: Uint8Array): PreparedBlob {
+  prepare(bytes: Uint8Array, { isUnique = false }: ContentOptions = {}): PreparedBlob {
     if (bytes.length > maxPreparedBytes)
       throw new RangeError(`prepare takes at most ${maxPreparedBytes} bytes; write what is longer`);
-    return new SmallBlob(Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    const content = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return smallBlob(this.#settings, content, isUnique);
   }
 
   stored({ id, sizeBytes }: BlobInfo): PreparedBlob {

@@ -4,7 +4,7 @@
 import { type Clock, silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { keysUnder, subspace } from '../keyspace.js';
 import { KvError, type KvStore, type MemoryDatabase, type MemoryStore, openMemoryStore } from '../kv/index.js';
-import type { BlobId, BlobStore, PreparedBlob } from './contract.js';
+import type { BlobId, BlobStore, PreparedBlob, WriterOptions } from './contract.js';
 import type { StoredObject } from './external.js';
 import type { BlobStoreOptions } from './settings.js';
 import { createBlobStore } from './store.js';
@@ -38,8 +38,13 @@ export function openBench(options: Partial<BlobStoreOptions> & { database?: Memo
 }
 
 /** Writes `content` in pieces of `pieceBytes`, waiting whenever asked to. */
-export async function upload(blobs: BlobStore, content: Buffer, pieceBytes = 10_000): Promise<PreparedBlob> {
-  const writer = blobs.writer();
+export async function upload(
+  blobs: BlobStore,
+  content: Buffer,
+  pieceBytes = 10_000,
+  options?: WriterOptions,
+): Promise<PreparedBlob> {
+  const writer = blobs.writer(options);
   for (let start = 0; start < content.length; start += pieceBytes)
     await writer.write(content.subarray(start, start + pieceBytes));
   return writer.finish();

@@ -1,7 +1,7 @@
 /**
  * Takes a blob as a stream. What stays short is kept in memory; what is longer is cut into chunks and handed to a sink while the stream goes on.
  */
-import { createHash, type Hash } from 'node:crypto';
+import { createHash, type Hash, hash } from 'node:crypto';
 import type { BlobWriter, PreparedBlob, WriterOptions } from './contract.js';
 import { SmallBlob } from './prepared.js';
 import type { BlobSettings } from './settings.js';
@@ -17,6 +17,7 @@ export class StreamingWriter implements BlobWriter {
   readonly #heldBytes: number;
   /** Finished content up to this length waits for its link. */
   readonly #inlineBytes: number;
+  readonly #isUnique: boolean;
   #state: 'open' | 'finished' | 'aborted' = 'open';
   /** Content that is not yet in a chunk: all of it while the blob is held, then the beginning of the next chunk. */
   #pending: Buffer[] = [];
@@ -26,8 +27,9 @@ export class StreamingWriter implements BlobWriter {
   /** Writes that wait for the sink, in their order. */
   #waiting: Promise<void> | undefined;
 
-  constructor(settings: BlobSettings, { maxHeldBytes = settings.inlineLimitBytes }: WriterOptions = {}) {
+  constructor(settings: BlobSettings, { maxHeldBytes = settings.inlineLimitBytes, isUnique = false }: WriterOptions = {}) {
     this.#settings = settings;
+    this.#isUnique = isUnique;
     this.#inlineBytes = Math.min(maxHeldBytes, settings.inlineLimitBytes);
     this.#heldBytes = settings.external.writeTo ? settings.external.thresholdBytes : settings.inlineLimitBytes;
   }
@@ -50,13 +52,13 @@ export class StreamingWriter implements BlobWriter {
     this.#assertOpen();
     this.#state = 'finished';
     if (!this.#large) {
-      if (this.#pendingBytes <= this.#inlineBytes) return new SmallBlob(this.#takePending());
+      if (this.#pendingBytes <= this.#inlineBytes) return smallBlob(this.#settings, this.#takePending(), this.#isUnique);
       await this.#begin(new StoreSink(this.#settings));
     }
     await this.#waiting;
     const { hash, sink } = this.#large!;
     if (this.#pendingBytes > 0) await sink.take(this.#takePending());
-    return sink.finish(hash.digest('hex'), this.sizeBytes);
+    return sink.finish(this.#settings.ids.of(hash.digest('hex'), this.#isUnique), this.sizeBytes);
   }
 
   async abort(): Promise<void> {
@@ -118,6 +120,11 @@ export class StreamingWriter implements BlobWriter {
     }
     return undefined;
   }
+}
+
+/** Content that waits in memory for its link. */
+export function smallBlob({ ids }: BlobSettings, content: Buffer, isUnique: boolean): SmallBlob {
+  return new SmallBlob(ids.of(hash('sha256', content, 'hex'), isUnique), content);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -1,7 +1,7 @@
 /** What operators do with the queue: list and search it, retry, hold, cancel, reroute, one message or all that a filter means. */
 import type { Clock, Logger } from '../../ops/telemetry/index.js';
 import type { BlobStore } from '../blobs/contract.js';
-import { keyItems } from '../keyspace.js';
+import { type KeyRange, keyItems } from '../keyspace.js';
 import { type KvReads, type KvStore, type KvTransaction, keyAfter } from '../kv/contract.js';
 import { applyAction, type Change } from './actions.js';
 import type { Destination, Queue, QueuedMessage, QueueFilter, QueueId, QueueMessage } from './contract.js';
@@ -153,35 +153,43 @@ export function createQueueOperators({ kv, blobs, clock, announceDue, logger, te
   };
 }
 
-const shardsCountedAtOnce = 8;
+/** Rows of one range in memory while they are counted: with a long queue all that are counted would be tens of megabytes. */
+const rowsCountedAtOnce = 1000;
+const shardsCountedAtOnce = 4;
+
+/** How many rows a range has, up to `limit`. */
+async function countRange(reads: KvReads, { begin, end }: KeyRange, limit: number): Promise<number> {
+  let from = begin;
+  for (let count = 0; ; ) {
+    const rows = await reads.getRange(from, end, { limit: Math.min(rowsCountedAtOnce, limit - count) });
+    count += rows.length;
+    if (rows.length < rowsCountedAtOnce || count >= limit) return count;
+    from = keyAfter(rows.at(-1)!.key);
+  }
+}
 
 /** Index entries only, so many of each shard. */
 function counts(kv: KvStore, nowSeconds: number, limitPerShard: number): ReturnType<Queue['counts']> {
   return kv.read(
     async (reads) => {
-      const claims = records.allClaimsRange();
-      const lines = records.allLinesRange();
       const claimLimit = limitPerShard * 8;
-      const [claimed, waiting] = await Promise.all([
-        reads.getRange(claims.begin, claims.end, { limit: claimLimit }),
-        reads.getRange(lines.begin, lines.end, { limit: claimLimit }),
-      ]);
+      const claimed = await countRange(reads, records.allClaimsRange(), claimLimit);
+      const waiting = await countRange(reads, records.allLinesRange(), claimLimit);
       let dueNow = 0;
       let scheduled = 0;
-      let isComplete = claimed.length < claimLimit && waiting.length < claimLimit;
+      let isComplete = claimed < claimLimit && waiting < claimLimit;
       const countShard = async (shard: number) => {
         const { begin, end } = records.shardRange(shard);
-        const entries = await reads.getRange(begin, end, { limit: limitPerShard });
-        for (const { key } of entries) {
-          if ((keyItems(key)[3] as number) <= nowSeconds) dueNow++;
-          else scheduled++;
-        }
-        if (entries.length === limitPerShard) isComplete = false;
+        const later = records.dueEnd(shard, nowSeconds);
+        const due = await countRange(reads, { begin, end: later }, limitPerShard);
+        const rest = due < limitPerShard ? await countRange(reads, { begin: later, end }, limitPerShard - due) : 0;
+        dueNow += due;
+        scheduled += rest;
+        if (due + rest === limitPerShard) isComplete = false;
       };
-      // A few at a time: with a long queue the entries of all shards are tens of megabytes.
       for (let from = 0; from < allShards.length; from += shardsCountedAtOnce)
         await Promise.all(allShards.slice(from, from + shardsCountedAtOnce).map(countShard));
-      return { dueNow, scheduled, waiting: waiting.length, claimed: claimed.length, isComplete };
+      return { dueNow, scheduled, waiting, claimed, isComplete };
     },
     { label: 'queue-counts' },
   );

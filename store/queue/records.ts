@@ -42,6 +42,8 @@ export const fenceKey = nodeKeys.fence;
 export const messageRange = (): KeyRange => keysUnder(queue, 'message');
 export const destinationRange = (queueId: string): KeyRange => keysUnder(queue, 'destination', queueId);
 export const shardRange = (shard: number): KeyRange => keysUnder(queue, 'due', shard);
+/** What of a shard is due at `nowSeconds` ends before it. */
+export const dueEnd = (shard: number, nowSeconds: number): Buffer => key(queue, 'due', shard, Math.floor(nowSeconds) + 1);
 export const claimRange = (nodeId: string): KeyRange => keysUnder(queue, 'claim', nodeId);
 export const allClaimsRange = (): KeyRange => keysUnder(queue, 'claim');
 export const receiptRange = (): KeyRange => keysUnder(queue, 'receipt');

@@ -59,7 +59,8 @@ export async function furnish(house: House, messages = 20, largeBytes = 300_000)
       const body = Buffer.from(`Subject: message ${n} of ${name}\r\n\r\n${'text '.repeat(n * 37)}\r\n`);
       await mail.append(id, [
         {
-          blob: blobs.prepare(body),
+          // Both kinds of ids.
+          blob: blobs.prepare(body, { isUnique: n % 4 < 2 }),
           mailboxIds: n % 3 === 0 ? [inbox, archive] : [inbox],
           receivedAtMs: 1_700_000_000_000 + n,
           summary: Buffer.from(`summary ${n}`),

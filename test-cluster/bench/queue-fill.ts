@@ -29,7 +29,7 @@ export async function fillQueue({ open, domains, tokenPrefix, dueAtSeconds, mess
     const nowMs = systemClock.nowMs();
     const message = (index: number) => ({
       id: queue.newId(),
-      blob: blobs.prepare(tokenMessage(`${tokenPrefix}${index}`, messageBytes)),
+      blob: blobs.prepare(tokenMessage(`${tokenPrefix}${index}`, messageBytes), { isUnique: true }),
       relayOffsetBytes: 0,
       from: 'alice@example.test',
       receivedAtMs: nowMs,

@@ -80,7 +80,7 @@ class MeasuredStore {
     const text = `Subject: ${this.#count++} ${process.pid}\r\n\r\n`;
     return {
       id: this.#queue.newId(),
-      blob: this.#blobs.prepare(Buffer.from(text.padEnd(messageBytes, 'x'))),
+      blob: this.#blobs.prepare(Buffer.from(text.padEnd(messageBytes, 'x')), { isUnique: true }),
       relayOffsetBytes: 0,
       from: `sender${this.#count % 100}@example.test`,
       receivedAtMs: nowMs,

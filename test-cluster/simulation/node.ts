@@ -75,7 +75,8 @@ export class SimulatedNode {
     this.#date = clock;
     const kv = world.database.storeOf(name, this.clock, random.fork('store'), () => this.die());
     kv.faults.delayMs = (operation) => world.storeDelayMs(name, operation);
-    const blobs = createBlobStore({ ...shared, kv, clock });
+    const ids = random.fork('blob-ids');
+    const blobs = createBlobStore({ ...shared, kv, clock, mayUseTimeIds: () => ids.chance(0.6) });
     // Some changes of flags go by range, others do not, and both meet in one mailbox; rows are brought up to date while clients go on.
     const ways = random.fork('flags');
     const mail = createMailStore({

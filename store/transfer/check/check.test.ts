@@ -416,6 +416,23 @@ describe('a check', () => {
     expect(await kv.read((reads) => reads.get(chunkKey(Buffer.alloc(16, 9), 0)))).toBeUndefined();
   });
 
+  it('finds bytes that are not those of their id, of both kinds', async () => {
+    const bench = await openBench();
+    const { blobs, kv } = bench.house;
+    for (const isUnique of [true, false]) {
+      const [one, other] = ['one', 'other'].map((text) => blobs.prepare(Buffer.from(`${text} ${isUnique}`), { isUnique }));
+      await kv.transact(async (tx) => {
+        for (const blob of [one!, other!])
+          await blobs.linkPrepared(tx, blob, { kind: 'upload', accountId: 'a', uploadId: blob.id });
+        tx.set(headKey(one!.id), (await tx.get(headKey(other!.id)))!);
+      });
+      const { findings } = await check(bench, { deep: true });
+      const wrong = findings.filter(({ problem }) => problem.includes('have the digest'));
+      expect(wrong.map(({ where }) => where)).toContain(one!.id);
+      expect(wrong.map(({ where }) => where)).not.toContain(other!.id);
+    }
+  });
+
   it('tells a repaired directory to all nodes', async () => {
     const bench = await openBench();
     const generation = () => bench.house.kv.read((reads) => reads.get(key(subspace.directory, 'generation')));
