@@ -1,8 +1,10 @@
+import { hash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { silentLogger } from '../../ops/telemetry/index.js';
+import { keyItems, keysUnder, subspace } from '../../store/keyspace.js';
 import { type KvStore, type MemoryStore, openEmbeddedStore, openMemoryStore } from '../../store/kv/index.js';
 import { post, queueLeftovers, startTestNode, type TestNode, type TestNodeOptions } from './testing/node.js';
 
@@ -57,6 +59,14 @@ describe('from SMTP into a mailbox', () => {
       );
       expect(await queueLeftovers(kv)).toEqual([]);
       expect(await node.mail.recount(alice)).toEqual({ differences: [] });
+      // Its content is named by time: by digest alone it would cost a long queue pages of its own.
+      const { begin, end } = keysUnder(subspace.blob, 'head');
+      const [head, ...more] = await kv.read((reads) => reads.getRange(begin, end));
+      expect(more).toEqual([]);
+      const blobId = keyItems(head!.key)[2] as string;
+      const digest = hash('sha256', Buffer.from(message!, 'latin1'), 'hex');
+      expect(blobId).not.toBe(digest);
+      expect(blobId.slice(14)).toBe(digest.slice(14));
     }
   });
 
