@@ -38,7 +38,7 @@
  * | mail, account, 'index', mailboxId, 0 | generation whose chunks are being written | writer of a snapshot | its end, or the next writer |
  * | mail, account, 'index', mailboxId, generation, n | entries in columns, compressed; derived from the entries, may be cleared at any time | writer of a snapshot | a newer snapshot |
  * | mail, account, 'log', modseq (, part) | what changed at this modseq; longer lists go on in parts | each change | log truncation |
- * | mail, account, 'log-floor' | modseq up to which the log is gone; UIDVALIDITY seed, for an account that is made again | log truncation (same transaction), account removal | never: it outlives the account |
+ * | mail, account, 'log-floor' | modseq up to which the log is gone; UIDVALIDITY seed, for an account that is made again; between which modseqs lies a time that was lost | log truncation (same transaction), account removal, restore | never: it outlives the account |
  * | mail, account, 'thread', threadId, emailId | 8-byte hashes of the references that the message answers for | insert | last expunge |
  * | mail, account, 'reference', hash | threadId | insert | thread's last expunge (lazily) |
  * | mail, account, 'maildrop-lock' | node, token, since (ms): the POP3 session that has the maildrop; counts while the node's fence stands | login over POP3 | the session's end; account removal; whoever takes it over |
@@ -48,6 +48,7 @@
  * | mail, account, 'subscription', owner, mailboxId | its path when it was subscribed, or went: a mailbox of somebody else, or one's own that is gone | SUBSCRIBE, mailbox removal | UNSUBSCRIBE, a new mailbox of the name, account removal |
  * | mail, account, 'annotation', mailboxId, 'shared' or 'private', entry | the bytes of the value (RFC 5464); mailboxId '': the server's; a private one may be of a mailbox of somebody else | SETMETADATA | SETMETADATA, mailbox removal, account removal |
  * | mail, account, 'flag-ranges', mailboxId | changes of flags that stand for many UIDs: modseq, UIDs, what comes and goes; newer than the rows of those entries that have a lower modseq, and than their messages | flags of many messages | background, once the rows are up to date; mailbox removal, account removal |
+ * | mail, account, 'line-ends', emailId | bytes by which the message grows when each of its lines ends in CRLF; only of those that do | insert | last expunge; account removal |
  * | mail, account, 'recent', mailboxId | 4 bytes: first UID that no read-write session was told of; without it no message is \Recent | with a new mailbox; SELECT, and later for sessions that stay | mailbox removal, account removal |
  * | queue, 'message', queueId | message record | enqueue | last destination done |
  * | queue, 'destination', queueId, domain, part | recipients, claim, attempts | enqueue, claim, save | done |

@@ -1,4 +1,5 @@
 /** Which messages of the queue an operator means: by id, or by the options that all queue commands have in common. */
+import { domainOf } from '../../store/queue/filter.js';
 import type { QueuedMessage, QueueFilter } from '../../store/queue/index.js';
 import { durationSeconds } from './flags.js';
 import { type OperationArguments, type OperationContext, OperationRefused } from './operation.js';
@@ -27,7 +28,7 @@ export function wantedBy(args: OperationArguments, nowMs: number): QueueFilter {
   return {
     ...(sender !== undefined && { sender }),
     ...(recipient !== undefined && { recipient }),
-    ...(domain !== undefined && { domain: domain.toLowerCase() }),
+    ...(domain !== undefined && { domain: domainOf(domain) }),
     ...(state !== undefined && { state: state as (typeof states)[number] }),
     ...(queueName !== undefined && { queueName }),
     ...(olderThan !== undefined && { receivedBeforeMs: nowMs - durationSeconds(olderThan, '--older-than') * 1_000 }),

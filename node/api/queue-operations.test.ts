@@ -238,6 +238,28 @@ describe('changes', () => {
   });
 });
 
+describe('domains beyond ASCII', () => {
+  it('are meant in whatever script they are written', async () => {
+    const [written, kept] = ['B\u00fccher.test', 'xn--bcher-kva.test'];
+    const destinations = [{ domain: kept, isLocal: false, recipients: [{ address: `j\u00fcrgen@${written}` }] }];
+    const id = await enqueue(`a@${kept}`, [], { destinations });
+    await enqueue('a@b.test', ['x@remote.test']);
+    const idsOf = async (flags: Record<string, string>) => (await run<Row[]>('queue list', [], flags)).map((row) => row['id']);
+    for (const name of [written, kept]) {
+      expect(await idsOf({ domain: name })).toEqual([id]);
+      expect(await idsOf({ recipient: `J\u00dcRGEN@${name}` })).toEqual([id]);
+      expect(await idsOf({ sender: `@${name}` })).toEqual([id]);
+      expect(await idsOf({ sender: `A@${name}` })).toEqual([id]);
+      expect(await run('queue pause', [name])).toEqual({ paused: kept });
+      expect(await run('queue resume', [name])).toEqual({ resumed: kept });
+    }
+    await run('queue reroute', [id], { domain: written, via: 'stra\u00dfe.test' });
+    expect((await queue.show(id))!.destinations[0]!.route).toEqual({ host: 'xn--strae-oqa.test', isDomain: true });
+    await expect(run('queue pause', ['%\u00fc'])).rejects.toThrow(/what is paused is/);
+    expect(await run('queue pause', ['[192.0.2.1]'])).toEqual({ paused: '[192.0.2.1]' });
+  });
+});
+
 describe('pauses', () => {
   it('are made, listed and lifted', async () => {
     expect(await run('queue pause', ['Remote.test'], { note: 'moving' })).toEqual({ paused: 'remote.test' });

@@ -1,5 +1,6 @@
 /** Operations on the queue: list and show, retry, hold, cancel, reroute (one message, or all that a filter means), pause and resume destinations. */
-// From its file: a command on a running node loads no queue.
+// From their files: a command on a running node loads no queue.
+import { domainOf } from '../../store/queue/filter.js';
 import { isQueueId } from '../../store/queue/ids.js';
 import type {
   HistoryRecord,
@@ -102,7 +103,7 @@ async function change(
   const id = meansWhat(args, verb);
   const facts = { nowSeconds: nowSecondsOf(context), ...signatureOf(args) };
   if (id !== undefined) {
-    const domain = choiceOf(args, 'domain')?.toLowerCase();
+    const domain = domainChoice(args);
     const destinations = await context.stores.queue.change(id, action, { ...facts, ...(domain !== undefined && { domain }) });
     if (destinations === 0) throw new OperationRefused(`nothing to do for ${id} in the queue`);
     return { id, destinations };
@@ -135,7 +136,7 @@ async function changeMany(
 }
 
 async function retry(context: OperationContext, args: OperationArguments): Promise<unknown> {
-  const domain = choiceOf(args, 'domain')?.toLowerCase();
+  const domain = domainChoice(args);
   // Who asks for a domain knows better than the cluster that it is up again.
   if (domain !== undefined && args.positionals.length === 0) await context.stores.destinations.forget(domain);
   return change(context, args, 'retry', { kind: 'retry' });
@@ -150,26 +151,32 @@ function cancelAction({ flags }: OperationArguments): OperatorAction {
   return { kind: 'cancel', reply: { code: 550, enhanced: '5.3.0', text } };
 }
 
+function domainChoice(args: OperationArguments): string | undefined {
+  const domain = choiceOf(args, 'domain');
+  return domain === undefined ? undefined : domainOf(domain);
+}
+
 function routeOf({ flags }: OperationArguments): RouteOverride | undefined {
   const [host, via, port] = ['host', 'via', 'port'].map((name) => textFlag(flags[name]));
   const ways = [host !== undefined, via !== undefined, flags['back'] === true].filter(Boolean).length;
   if (ways !== 1) throw new OperationRefused('queue reroute takes one of --host HOST, --via DOMAIN and --back');
   if (port !== undefined && host === undefined) throw new OperationRefused('--port goes with --host');
   if (flags['back'] === true) return undefined;
-  const target = (host ?? via)!;
+  const target = domainOf((host ?? via)!);
   if (!/^(?=.{1,255}$)(?:[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.?)+$|^[0-9a-f:.]{2,45}$/i.test(target))
     throw new OperationRefused(`no name or address of a host: '${target.slice(0, 60)}'`);
-  if (via !== undefined) return { host: target.toLowerCase(), isDomain: true };
+  if (via !== undefined) return { host: target, isDomain: true };
   const number = port === undefined ? undefined : wholeNumber(port, '--port');
   if (number !== undefined && (number < 1 || number > 65_535)) throw new OperationRefused('--port is from 1 to 65535');
-  return { host: target.toLowerCase(), ...(number !== undefined && { port: number }) };
+  return { host: target, ...(number !== undefined && { port: number }) };
 }
 
 /** A domain, `queue:NAME`, or `*` (also `all`). */
 function pausable(what: string): string {
   if (what === '*' || what === 'all') return '*';
   if (/^queue:[a-z0-9_.-]{1,64}$/i.test(what)) return `queue:${what.slice('queue:'.length)}`;
-  if (/^(?=.{1,255}$)[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i.test(what)) return what.toLowerCase();
+  const domain = domainOf(what);
+  if (/^(?=.{1,255}$)[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^\[[0-9a-z:.]{2,60}\]$/.test(domain)) return domain;
   throw new OperationRefused(`what is paused is a domain, queue:NAME or 'all', not '${what.slice(0, 60)}'`);
 }
 

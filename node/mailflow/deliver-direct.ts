@@ -138,8 +138,9 @@ export function createDirectDelivery(d: DirectDependencies): DeliverDirect {
     const { accountId, mailboxId, quotaLimitBytes } = target;
     // Nothing is awaited from here to the line: of many that come at once, each counts those before it.
     if ((waiting.get(accountId) ?? 0) >= maxWaitingPerAccount) return false;
-    const { encoded, messageIds } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
-    const message: NewMessage = { blob, mailboxIds: [mailboxId], receivedAtMs, summary: encoded, messageIds };
+    const { encoded: summary, ...facts } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
+    const { messageIds, missingLineEndBytes } = facts;
+    const message: NewMessage = { blob, mailboxIds: [mailboxId], receivedAtMs, summary, messageIds, missingLineEndBytes };
     if (!(await submit(accountId, { message, quotaLimitBytes, queueId, address, accepted }))) return false;
     const seconds = Math.max(0, d.clock.nowMs() - receivedAtMs) / 1000;
     attemptsTotal.inc({ kind: 'local', result: 'delivered' });

@@ -45,6 +45,7 @@ interface Content {
   blob: PreparedBlob;
   summary: Buffer;
   messageIds: string[];
+  missingLineEndBytes: number;
 }
 
 /** One destination while it is being delivered. */
@@ -192,8 +193,7 @@ async function refused(
 }
 
 function newMessage({ message }: ClaimedDestination, content: Content, { mailboxIds }: AccountDelivery): NewMessage {
-  const { blob, summary, messageIds } = content;
-  return { blob, mailboxIds, receivedAtMs: message.receivedAtMs, summary, messageIds };
+  return { ...content, mailboxIds, receivedAtMs: message.receivedAtMs };
 }
 
 function contentOf(d: LocalDeliveryDependencies, { claimed, fresh }: DeliveryJob): () => Promise<Content> {
@@ -201,8 +201,9 @@ function contentOf(d: LocalDeliveryDependencies, { claimed, fresh }: DeliveryJob
   const load = async (): Promise<Content> => {
     const { blobId, sizeBytes } = claimed.message;
     const bytes = fresh?.bytes ?? (await d.blobs.read(blobId));
-    const { encoded, messageIds } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
-    return { blob: fresh?.blob ?? d.blobs.stored({ id: blobId, sizeBytes }), summary: encoded, messageIds };
+    const { encoded, messageIds, missingLineEndBytes } = summarizeWithin(bytes, mailLimits.maxSummaryBytes);
+    const blob = fresh?.blob ?? d.blobs.stored({ id: blobId, sizeBytes });
+    return { blob, summary: encoded, messageIds, missingLineEndBytes };
   };
   return () => (loading ??= load());
 }

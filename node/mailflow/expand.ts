@@ -11,6 +11,7 @@ import { domainOfAddress, isAscii } from './addresses.js';
 import { headerLength, listFields, withoutListFields } from './list-header.js';
 import { memberReversePath } from './list-posting.js';
 import { defaultListSettings, type ListSettings } from './outcome-settings.js';
+import { postmasterOf } from './postmaster.js';
 import type { MailflowSettings } from './settings.js';
 import { returnPathField } from './trace-fields.js';
 
@@ -80,7 +81,7 @@ export async function expand(d: ExpandDependencies, expandable: Expandable): Pro
   const { listAddress } = resolution;
   const settings = d.settings();
   const list = listAddress === undefined ? undefined : listSettingsOf(settings, listAddress);
-  const from = list ? (list.owner ?? settings.postmasterAddress) : message.from;
+  const from = list ? (list.owner ?? postmasterOf(listAddress!)) : message.from;
   const members = membersOf(resolution).filter(({ address }) => after === undefined || address > after);
   const isVerp = list?.isVerp === true;
   const content = await prepareContent(d, expandable, from, list);

@@ -124,6 +124,19 @@ describe('who may write to a list', () => {
 });
 
 describe('members’ copies', () => {
+  it('without an owner have the reverse-path of the postmaster of their domain, whatever we are called', async () => {
+    const bench = await open({}, { settings: { postmasterAddress: 'postmaster@mx.elsewhere.test' } });
+    await withMembers(bench);
+    const boss = await bench.directory.updatePrincipal('boss@example.test', { isAdmin: true });
+    await deliver(bench);
+    const copies = await bench.queue.list();
+    expect(copies.map(({ message }) => message.from)).toEqual(['postmaster@example.test']);
+    const back = [{ domain: 'example.test', isLocal: true, recipients: [{ address: 'postmaster@example.test' }] }];
+    const claimed = await bench.claimOne({ from: '', destinations: back });
+    await bench.delivery.deliver({ claimed }, never);
+    expect(await bench.mailbox(boss.id)).toHaveLength(1);
+  });
+
   it('have the owner’s reverse-path and none of the sender’s requests', async () => {
     const bench = await open({ owner: 'boss@example.test' });
     await withMembers(bench);

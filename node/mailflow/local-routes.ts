@@ -13,8 +13,9 @@ import {
 } from './expand.js';
 import { expandedUpTo } from './expand-batches.js';
 import { listObstacle } from './list-header.js';
-import { isBounceAddress, mayPost, resolvePerson } from './list-posting.js';
+import { isBounceAddress, mayPost } from './list-posting.js';
 import type { MailboxFinder } from './mailbox-finder.js';
+import { postmasterOf, resolvePostmaster } from './postmaster.js';
 import type { DeliveryJob, DeliveryReply, RecipientVerdict } from './types.js';
 
 export interface RouteDependencies extends ExpandDependencies {
@@ -126,7 +127,7 @@ async function resolveLocal(d: RouteDependencies, address: string): Promise<Reso
   try {
     const resolution = await d.directory.resolve(address);
     if (resolution.kind !== 'unknown' || !/^postmaster@/i.test(address)) return resolution;
-    return await d.directory.resolve(d.settings().postmasterAddress);
+    return (await resolvePostmaster(d.directory, d.settings().postmasterAddress)).resolution;
   } catch (error) {
     if (error instanceof DirectoryError && error.code === 'too-many') return 'too-many';
     throw error;
@@ -142,9 +143,10 @@ async function routeToOwner(
   listAddress: string,
   routes: Routes,
 ): Promise<void> {
-  const settings = d.settings();
-  const owner = listSettingsOf(settings, listAddress).owner ?? settings.postmasterAddress;
-  const resolution = await resolvePerson(d.directory, owner);
+  const owner = listSettingsOf(d.settings(), listAddress).owner ?? postmasterOf(listAddress);
+  const found = await resolveLocal(d, owner);
+  // An owner that is a list of too many is nobody in particular.
+  const resolution: Resolution = found === 'too-many' ? { kind: 'unknown' } : found;
   if (resolution.kind === 'relay') {
     await addExpansion(d, job, address, { kind: 'local', targets: [], remote: [owner] }, routes);
   } else if (resolution.kind === 'local' && needsExpansion(resolution)) {

@@ -98,6 +98,19 @@ describe('from SMTP into a mailbox', () => {
     expect(await node.mailbox(postmaster)).toHaveLength(1);
   });
 
+  it('takes mail for the postmaster to an administrator where our own name is no domain of ours', async () => {
+    const node = await openNode({ settings: { postmasterAddress: 'postmaster@mx.elsewhere.test' } });
+    const admin = await node.account('root@example.test');
+    const { port } = await node.listen();
+    expect((await post(port, { to: 'postmaster' })).map(({ code }) => code)).toEqual([550]);
+    await node.directory.updatePrincipal('root@example.test', { isAdmin: true });
+    const recipients = [{ address: 'Postmaster' }, { address: 'postmaster@Example.test' }];
+    expect((await post(port, { to: [], recipients })).map(({ code }) => code)).toEqual([250, 250]);
+    await node.settled();
+    expect(await node.mailbox(admin)).toHaveLength(1);
+    expect(await queueLeftovers(node.kv)).toEqual([]);
+  });
+
   it('delivers one copy through aliases, and into the mailbox that a subaddress names', async () => {
     const node = await openNode();
     const alice = await node.account('alice@example.test', { aliases: ['al@example.test'] });

@@ -176,6 +176,8 @@ export function unresolved(
 /** A host by name or address, without MX. What can't be found is temporary: it is configured, so it exists. */
 async function addressesOf(resolver: Resolver, host: string): Promise<HostAddresses> {
   if (isIP(host)) return { status: 'found', addresses: [host], authenticated: false };
+  // RFC 6761 6.3: name servers need not know it.
+  if (/^localhost\.?$/i.test(host)) return { status: 'found', addresses: ['127.0.0.1', '::1'], authenticated: false };
   const answers = await Promise.all([resolver.aaaa(host), resolver.a(host)]);
   const found = answers.filter((answer) => answer.status === 'found');
   const addresses = found.flatMap(({ records }) => records);

@@ -1,7 +1,7 @@
 /** Which schedule a destination keeps to: named by an expression over what is known of it. */
 import type { Admission, ClaimedDestination } from '../../store/queue/index.js';
 import type { StageEvaluator, StageFacts } from '../expressions/index.js';
-import { domainOfAddress } from './addresses.js';
+import { errorClassOf, queueFacts } from './outbound/facts.js';
 import { defaultSchedule, delayReportsSent, expiryMs, nextDeadlineMs, type RetrySchedule } from './retry-schedule.js';
 import type { MailflowSettings } from './settings.js';
 import type { RecipientVerdict } from './types.js';
@@ -17,35 +17,13 @@ export function outcomeFacts(
   const pending = destination.recipients.find(({ address }) => address === verdict?.address) ?? destination.recipients[0];
   const reply = verdict?.reply ?? pending?.lastReply;
   return {
-    queue_id: message.id,
-    queue_name: message.queueName ?? 'default',
-    retry_num: destination.attempts,
+    ...queueFacts({ message, destination }, { node_id: claim.nodeId, hostname: settings.hostname }, nowMs),
     notify_num: pending ? delayReportsSent(message, schedule, destination, pending) : 0,
-    last_error: reply ? errorClass(reply.code, reply.enhanced) : '',
+    last_error: errorClassOf(reply),
     last_status: reply?.code ?? 0,
-    age: Math.max(0, Math.floor((nowMs - message.receivedAtMs) / 1000)),
     expires_in: Math.max(0, Math.floor((expiryMs(message, schedule) - nowMs) / 1000)),
-    source: message.source.protocol,
-    sender: message.from,
-    sender_domain: domainOfAddress(message.from),
     recipient: pending?.address ?? '',
-    rcpt_domain: destination.domain,
-    size: message.sizeBytes,
-    priority: message.priority,
-    node_id: claim.nodeId,
-    hostname: settings.hostname,
   };
-}
-
-/** `last_error` by RFC 3463's subjects. */
-function errorClass(code: number, enhanced: string): string {
-  if (code >= 500) return 'permanent';
-  if (enhanced.startsWith('4.4.3') || enhanced.endsWith('.1.2')) return 'dns';
-  if (enhanced.endsWith('.4.2') && code === 0) return 'timeout';
-  if (enhanced.endsWith('.4.1')) return 'connection';
-  if (enhanced.endsWith('.7.10') || enhanced.endsWith('.7.5') || enhanced.endsWith('.7.11')) return 'tls';
-  if (code === 0) return enhanced === '' ? 'unknown' : 'connection';
-  return code >= 400 ? 'temporary' : '';
 }
 
 /** The schedule of a destination of which something waits on, deferred now or before (a delivery may save in several steps); the default one where nothing does. */

@@ -15,7 +15,7 @@ export interface RelayHost {
 export interface MailflowSettings {
   /** Our name in greetings, Received fields and reports. */
   hostname: string;
-  /** Receives mail for `<postmaster>`, what comes back from lists, and `postmaster@` of every local domain where nobody else has it. */
+  /** Receives mail for `<postmaster>`, and for `postmaster@` of every local domain where nobody else has it. Where it is not ours, an administrator does. */
   postmasterAddress: string;
   /** The MAIL FROM of an authenticated user must be an address that is theirs. */
   senderMustMatch: boolean;

@@ -3,8 +3,10 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { parseMessage } from '../../protocols/message/index.js';
 import type { MemoryStore } from '../../store/kv/index.js';
 import { ClaimLost, NotAttempted } from '../../store/queue/index.js';
+import type { OutcomeSettings } from './outcome-settings.js';
 import type { SettleInput } from './settle.js';
 import { type Bench, openBench } from './testing/outcomes.js';
+import type { DeliveryReply } from './types.js';
 
 const opened: Bench[] = [];
 
@@ -115,6 +117,31 @@ describe('schedules', () => {
     const reports = await bench.made(id);
     expect(reports.map(({ bytes }) => field(bytes, 'Action'))).toEqual(['delayed', 'delayed', 'failed']);
     expect(field(reports[0]!.bytes, 'Will-Retry-Until')).toBeDefined();
+  });
+
+  it('is chosen by the same facts as where mail goes', async () => {
+    const seen: unknown[] = [];
+    const scheduleFor: OutcomeSettings['scheduleFor'] = ({ last_error, last_status, size }) => {
+      seen.push([last_error, last_status, size]);
+      return 'default';
+    };
+    const bench = await open({ outcomes: { scheduleFor } });
+    const replies: DeliveryReply[] = [
+      { code: 0, enhanced: '4.4.2', text: 'The peer closed the connection' },
+      { code: 0, enhanced: '4.4.2', text: 'Timeout: no reply within 300 s' },
+      { code: 0, enhanced: '4.7.1', text: 'Held back by a limit on outgoing mail' },
+      { code: 451, enhanced: '4.4.1', text: 'later' },
+    ];
+    for (const reply of replies) {
+      const claimed = await bench.claimOne({ text: 'Return-Path: <a@b.test>\r\nSubject: x\r\n\r\n', relayOffsetBytes: 25 });
+      await bench.settle({ claimed, verdicts: [{ ...deferred, reply }], kind });
+    }
+    expect(seen).toEqual([
+      ['connection', 0, 14],
+      ['timeout', 0, 14],
+      ['rate', 0, 14],
+      ['temporary', 451, 14],
+    ]);
   });
 
   it('holds for what was deferred in an earlier step of the same delivery', async () => {

@@ -160,6 +160,20 @@ describe('the stages of accepting', () => {
     expect((await talk({ remoteAddress: '203.0.113.9' })).greeting).toMatch(/^220 /);
   });
 
+  it('send away who names one after the other that is not there, but not users, nor whom they trust', async () => {
+    const { talk } = await start({ smtp: { maxRefusedRecipients: "in_network(remote_ip, '203.0.113.0/24') ? 0 : 2" } });
+    const answers = async (dialog: Dialog) => {
+      const said = [await dialog.say('EHLO client.test'), await dialog.say('MAIL FROM:<alice@example.test>')];
+      for (const to of ['x@example.test', 'x@elsewhere.test', 'y@example.test']) said.push(await dialog.say(`RCPT TO:<${to}>`));
+      return said.map((one) => one.slice(0, 3)).join(' ');
+    };
+    expect(await answers(await talk())).toBe('250 250 550 550 421');
+    expect(await answers(await talk({ remoteAddress: '203.0.113.9' }))).toBe('250 250 550 550 550');
+    const user = await talk({ mode: 'submission', isSecure: true });
+    await logIn(user);
+    expect(await answers(user)).toBe('250 250 550 250 550');
+  });
+
   it.each(['DATA', 'BDAT'])('repair bare line feeds of whom they trust, and of nobody else, in %s', async (verb) => {
     const { talk, node, alice, lookups } = await start({
       smtp: {

@@ -100,6 +100,7 @@ function policyStage({ smtp }: StageSettings, compiler: StageCompiler): PolicySt
     maxRecipientDomains: compiler.changed('smtp.maxRecipientDomains', shape.maxRecipientDomains, smtp.maxRecipientDomains),
     maxMessages: compiler.changed('smtp.maxMessagesPerSession', shape.maxMessagesPerSession, smtp.maxMessagesPerSession),
     maxErrors: compiler.changed('smtp.maxErrors', shape.maxErrors, smtp.maxErrors),
+    maxRefusedRecipients: compiler.changed('smtp.maxRefusedRecipients', shape.maxRefusedRecipients, smtp.maxRefusedRecipients),
     commandTimeoutSeconds: compiler.changed(
       'smtp.commandTimeoutSeconds',
       shape.commandTimeoutSeconds,

@@ -42,6 +42,11 @@ describe('section queue', () => {
     expect(virtualQueues(section)).toEqual([{ name: 'bulk', maxConcurrentDeliveries: 4, maxConcurrentPerDomain: 2 }]);
   });
 
+  it('takes lists under the address that the directory has for them, in any script', () => {
+    const { lists } = outcomeSettings(queue.parse({ lists: { 'Liste@B\u00fccher.test': { posting: 'owners' } } }));
+    expect(lists.get('liste@xn--bcher-kva.test')).toMatchObject({ posting: 'owners' });
+  });
+
   it('replaces sentences one by one, and lets languages be added', () => {
     const { reportTexts: texts } = outcomeSettings(
       queue.parse({ reportTexts: { de: { greeting: 'Hier spricht {hostname}.' }, sv: { said: '{host} svarade:' } } }),

@@ -1,4 +1,5 @@
 /** Section `queue` as the mail flow and the queue's runner take it. */
+import { tryParseAddress } from '../../store/directory/index.js';
 import type { OutcomeSettings, ReportTexts } from '../mailflow/index.js';
 import { defaultOutcomeSettings } from '../mailflow/outcome-settings.js';
 import type { VirtualQueue } from '../services/index.js';
@@ -23,7 +24,10 @@ export function outcomeSettings(section: QueueSection): OutcomeSettings {
     }),
     reportTexts: withOverrides(section.reportTexts),
     maxReportsPerSenderPerHour: section.maxReportsPerSenderPerHour,
-    lists: new Map(Object.entries(section.lists).map(([address, list]) => [address.toLowerCase(), list])),
+    // As the directory has them, whatever script their domain was written in.
+    lists: new Map(
+      Object.entries(section.lists).map(([address, list]) => [tryParseAddress(address)?.address ?? address.toLowerCase(), list]),
+    ),
     membersPerBatch: section.membersPerBatch,
   };
 }

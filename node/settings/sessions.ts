@@ -21,6 +21,7 @@ export function smtpLimits({ smtp }: Pick<ClusterSettings, 'smtp'>): SmtpLimits 
     greetingDelayMs: constantOf(shape.greetingDelayMilliseconds, smtp.greetingDelayMilliseconds, standard.greetingDelayMs),
     maxMessages: constantOf(shape.maxMessagesPerSession, smtp.maxMessagesPerSession, standard.maxMessages),
     maxErrors: constantOf(shape.maxErrors, smtp.maxErrors, standard.maxErrors),
+    maxRefusedRecipients: constantOf(shape.maxRefusedRecipients, smtp.maxRefusedRecipients, standard.maxRefusedRecipients),
     maxHoldSeconds: constantOf(shape.maxHoldSeconds, smtp.maxHoldSeconds, standard.maxHoldSeconds),
     minDeliverBySeconds: constantOf(shape.minDeliverBySeconds, smtp.minDeliverBySeconds, standard.minDeliverBySeconds),
     bareLineEnds: constantOf(shape.bareLineEnds, smtp.bareLineEnds, standard.bareLineEnds) as SmtpLimits['bareLineEnds'],

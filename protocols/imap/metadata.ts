@@ -18,10 +18,14 @@ export interface MetadataRequest {
 
 export const maxEntriesPerCommand = 100;
 
-/** An entry in its one spelling. RFC 5464 section 3.1: case does not matter; nothing empty, no wildcards. Throws ImapSyntaxError. */
-export function readEntryName(cursor: Cursor): string {
+/**
+ * An entry in its one spelling. RFC 5464 section 3.1: case does not matter; nothing empty, no wildcards. `mayBeRoot`: also `/private` and `/shared`, which have no
+ * value, but all others beneath them. Throws ImapSyntaxError.
+ */
+export function readEntryName(cursor: Cursor, mayBeRoot = false): string {
   const name = cursor.astring().toLowerCase();
-  if (!/^\/(?:private|shared)(?:\/[^/*%\x00-\x1f\x7f-\xff]+)+$/.test(name)) cursor.fail('Bad entry name');
+  const isRoot = name === '/private' || name === '/shared';
+  if (!(isRoot ? mayBeRoot : /^\/(?:private|shared)(?:\/[^/*%\x00-\x1f\x7f-\xff]+)+$/.test(name))) cursor.fail('Bad entry name');
   if (name.length > annotationLimits.maxNameBytes) throw new ImapSyntaxError('Entry name too long', 'LIMIT', 'NO');
   return name;
 }
@@ -57,8 +61,8 @@ export function emptyMetadataRequest(): MetadataRequest {
 
 /** One entry, or a list of them. */
 export function readEntries(cursor: Cursor): string[] {
-  if (!cursor.sees('(')) return [readEntryName(cursor)];
-  const entries = cursor.list(() => readEntryName(cursor));
+  if (!cursor.sees('(')) return [readEntryName(cursor, true)];
+  const entries = cursor.list(() => readEntryName(cursor, true));
   if (entries.length > maxEntriesPerCommand) throw new ImapSyntaxError('Too many entries', 'LIMIT', 'NO');
   return [...new Set(entries)];
 }
@@ -131,7 +135,7 @@ async function valuesOf(
 }
 
 export function splitEntry(entry: string): { root: '/private' | '/shared'; name: string } {
-  const root = entry.startsWith('/private/') ? '/private' : '/shared';
+  const root = /^\/private(?:\/|$)/.test(entry) ? '/private' : '/shared';
   return { root, name: entry.slice(root.length) };
 }
 

@@ -105,8 +105,8 @@ export async function resynchronise(
 ): Promise<void> {
   // 3.2.5: with another UIDVALIDITY nothing of what the client knows is of use.
   if (known.uidValidity !== selected.mailbox.uidValidity) return;
-  // A client that knows more than there is has seen a store that was put back since: it is told everything.
-  const sinceModseq = known.modseq > selected.index.modseq ? 0 : known.modseq;
+  // A client that knows more than there is, or of a time that is lost, has seen a store that was put back since: it is told everything.
+  const sinceModseq = known.modseq > selected.index.modseq ? 0 : selected.index.comparableModseq(known.modseq);
   const within = clipRanges(known.uids ?? [1, uidNext - 1], 1, uidNext - 1);
   const unmatched = known.match ? clipRanges(within, matchedUpTo(selected.uids, known.match) + 1, uidNext - 1) : within;
   await tellVanishedEarlier(context, selected, sinceModseq, unmatched);

@@ -4,8 +4,9 @@
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { systemClock } from '../../ops/telemetry/index.js';
+import { systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { openMemoryStore } from '../../store/kv/index.js';
+import { goAhead } from '../../store/mail/lost-history.js';
 import { matchedUpTo } from './qresync.js';
 import { TestClient } from './testing/client.js';
 import { accountIdOf, startTestServer, type TestServer } from './testing/server.js';
@@ -261,6 +262,66 @@ describe('a session that moves', () => {
     } finally {
       await server.close();
     }
+  });
+});
+
+describe('a store that was put back', () => {
+  /** What was told of each UID. */
+  const tellsOf = (lines: readonly string[]) =>
+    [...lines.join('\n').matchAll(/FETCH \(UID (\d+)/g)].map(([, uid]) => Number(uid));
+
+  it('gives no UID again, and tells who has seen the time that is lost everything', async () => {
+    const lostStore = openMemoryStore({ clock: systemClock });
+    const lost = await startTestServer({ kv: lostStore });
+    for (let n = 1; n <= 4; n++) await lost.deliver('alice', 'INBOX', `Subject: ${n}\r\n\r\n`);
+    const backup = await lostStore.read((reads) => reads.getRange(Buffer.of(0), Buffer.of(0xff)));
+    const client = await TestClient.login(lost.port);
+    await client.ok('ENABLE QRESYNC');
+    const before = (await client.ok('SELECT INBOX')).join('\n');
+    const uidValidity = Number(/UIDVALIDITY (\d+)/.exec(before)![1]);
+    const savedModseq = Number(/HIGHESTMODSEQ (\d+)/.exec(before)![1]);
+    // All of this is lost.
+    await client.ok('STORE 1 +FLAGS (\\Seen)');
+    await client.ok('UID STORE 2 +FLAGS (\\Deleted)');
+    await client.ok('EXPUNGE');
+    for (let n = 5; n <= 9; n++) await lost.deliver('alice', 'INBOX', `Subject: lost ${n}\r\n\r\n`);
+    const lostModseq = Number(/HIGHESTMODSEQ (\d+)/.exec((await client.ok('STATUS INBOX (HIGHESTMODSEQ)')).join())![1]);
+    expect(lostModseq).toBeGreaterThan(savedModseq + 1);
+    client.close();
+    await lost.close();
+
+    const kv = openMemoryStore({ clock: systemClock });
+    await kv.transact(async (tx) => {
+      for (const { key, value } of backup) tx.set(key, value);
+    });
+    await goAhead({ kv, clock: systemClock, random: systemRandom }, alice);
+    const server = await startTestServer({ kv });
+    const uid = await server.deliver('alice', 'INBOX', 'Subject: new\r\n\r\n');
+    expect(uid).toBeGreaterThan(9);
+    expect((await server.mail.recount(alice)).differences).toEqual([]);
+
+    const back = await TestClient.login(server.port);
+    await back.ok('ENABLE QRESYNC');
+    const told = await back.ok(`SELECT INBOX (QRESYNC (${uidValidity} ${lostModseq} 1,3:9))`);
+    expect(told).toContain('* VANISHED (EARLIER) 5:9');
+    // The client hears of the message that it saw go, and of flags that are again what they were.
+    expect(tellsOf(told)).toEqual([1, 3, 4]);
+    expect(tellsOf(await back.ok(`UID FETCH 1:* (FLAGS) (CHANGEDSINCE ${lostModseq})`))).toEqual([1, 2, 3, 4, uid]);
+    expect(await back.ok(`UID SEARCH MODSEQ ${lostModseq + 1}`)).toEqual([expect.stringMatching(`^\\* SEARCH 1 2 3 4 ${uid} `)]);
+    expect((await back.command(`UID STORE 1 (UNCHANGEDSINCE ${lostModseq}) +FLAGS.SILENT (\\Flagged)`)).at(-1)).toContain(
+      '[MODIFIED 1]',
+    );
+
+    // Who has seen nothing of it hears of what is new, and perhaps that what never was is not there; from here on everybody only of what is new.
+    const newest = Number(/HIGHESTMODSEQ (\d+)/.exec(told.join())![1]);
+    const fromBackup = await back.ok(`SELECT INBOX (QRESYNC (${uidValidity} ${savedModseq}))`);
+    expect(tellsOf(fromBackup)).toEqual([uid]);
+    expect(fromBackup).toContain(`* VANISHED (EARLIER) 5:${uid - 1}`);
+    const fromNow = await back.ok(`SELECT INBOX (QRESYNC (${uidValidity} ${newest - 1}))`);
+    expect(tellsOf(fromNow)).toEqual([uid]);
+    expect(fromNow.join()).not.toContain('VANISHED');
+    back.close();
+    await server.close();
   });
 });
 

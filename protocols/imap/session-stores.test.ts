@@ -127,6 +127,23 @@ describe('what is done stays done', () => {
     expect(await client.ok('STATUS INBOX (MESSAGES UNSEEN DELETED)')).toEqual(['* STATUS INBOX (MESSAGES 2 UNSEEN 1 DELETED 1)']);
   });
 
+  it('counts what a message lacks of line ends, for POP3', async () => {
+    await start();
+    const client = await TestClient.login(server.port);
+    const missing = async () =>
+      (await server.mail.missingLineEnds(accountIdOf('alice'), { limit: 9 })).map(
+        ({ missingLineEndBytes }) => missingLineEndBytes,
+      );
+    await client.ok('APPEND INBOX {9+}\r\nA: 1\n\nx\n\n {10+}\r\nA: 1\r\n\r\nx\n');
+    expect((await missing()).sort()).toEqual([1, 4]);
+    await client.ok('SELECT INBOX');
+    await client.ok('REPLACE 1 INBOX {11+}\r\nA: 1\r\n\r\nx\r\n');
+    expect(await missing()).toEqual([1]);
+    // So it is in a binary literal.
+    await client.ok('APPEND INBOX ~{6+}\r\nA: 1\n\n');
+    expect((await missing()).sort()).toEqual([1, 2]);
+  });
+
   it('appends more at once than a transaction takes, and holds little of it', async () => {
     await start();
     const client = await TestClient.login(server.port);

@@ -251,7 +251,7 @@ describe('lengths', () => {
     expect(await client.line()).toBe('long BAD [LIMIT] Line too long');
     expect(await client.line()).toBe('next OK NOOP completed');
     client.send(`flood ${'x'.repeat(2_000_000)}`);
-    expect(await client.line()).toBe('flood BAD Bad literal');
+    expect(await client.line()).toBe('flood BAD [LIMIT] Line too long');
     expect(await client.line()).toMatch(/^\* BYE/);
   });
 

@@ -192,7 +192,7 @@ export class ImapSession {
   /** False when the connection can't go on. */
   #fault(event: Extract<ReaderEvent, { kind: 'fault' }>): boolean {
     this.#context.badCommands++;
-    const text = event.fault === 'line-too-long' ? '[LIMIT] Line too long' : 'Bad literal';
+    const text = event.fault === 'bad-literal' ? 'Bad literal' : '[LIMIT] Line too long';
     this.#context.output.write(`${event.tag} BAD ${text}\r\n`);
     if (event.fatal) this.#context.untagged('BYE The connection is out of step');
     return !event.fatal;

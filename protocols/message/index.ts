@@ -53,6 +53,7 @@ export { formatBodyStructure } from './imap-body-structure.js';
 export { formatEnvelope } from './imap-envelope.js';
 export { formatNstring, formatString, rawUtf8 } from './imap-strings.js';
 export { defaultMessageLimits, type MessageLimits, previewMaxChars } from './limits.js';
+export { missingLineEndBytes } from './line-ends.js';
 export { encodeExtendedValue, type ParameterizedValue, parseParameterized } from './parameters.js';
 export { parseMessage } from './parse.js';
 export {

@@ -7,6 +7,7 @@ import { buildEnvelope, buildMessageIds, sentAtOf } from './envelope.js';
 import { formatBodyStructure } from './imap-body-structure.js';
 import { formatEnvelope } from './imap-envelope.js';
 import { defaultMessageLimits, type MessageLimits, minimalMessageLimits, tightMessageLimits } from './limits.js';
+import { missingLineEndBytes } from './line-ends.js';
 import { parseMessageWithFields } from './parse.js';
 import { preview } from './text.js';
 import type { Envelope, EnvelopeAddress, MessageSummary, Part } from './types.js';
@@ -38,6 +39,8 @@ export interface FiledSummary {
   encoded: Buffer;
   /** Its Message-ID, those that it answers and refers to: what ties it to a thread. Own first. */
   messageIds: string[];
+  /** What the message lacks of CRLF at the ends of its lines. */
+  missingLineEndBytes: number;
 }
 
 /**
@@ -52,7 +55,11 @@ export function summarizeWithin(bytes: Uint8Array, maxEncodedBytes: number): Fil
     if (last.encoded.length <= maxEncodedBytes) break;
   }
   const { own, inReplyTo, references } = last!.summary.messageIds;
-  return { ...last!, messageIds: [...(own === undefined ? [] : [own]), ...inReplyTo, ...references] };
+  return {
+    ...last!,
+    messageIds: [...(own === undefined ? [] : [own]), ...inReplyTo, ...references],
+    missingLineEndBytes: missingLineEndBytes(bytes),
+  };
 }
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });

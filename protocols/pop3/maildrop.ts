@@ -3,9 +3,15 @@
  * section 5). Columns, not objects: 13 bytes per message.
  */
 import type { Message } from '../../store/mail/contract.js';
-import type { AccountId, MailboxId, MailboxIndex, MailStore, UidList } from '../../store/mail/index.js';
+import type { AccountId, EmailId, MailboxId, MailboxIndex, MailStore, UidList } from '../../store/mail/index.js';
+import { yieldEventLoop } from '../imap/context.js';
 import { err, Refusal } from './replies.js';
 
+/** What is known at one time of messages whose sizes are not those in the store. */
+const maxLineEndsHeld = 50_000;
+const lineEndsPerRead = 5_000;
+/** Messages that are looked through before others get a turn. */
+const messagesPerTurn = 20_000;
 /** Message records that one read fetches ahead: clients go through a maildrop in order, from either end. */
 const recordsAhead = 64;
 
@@ -16,7 +22,7 @@ export class Maildrop {
   readonly #isDeleted: Uint8Array;
   readonly #isRetrieved: Uint8Array;
   readonly #sizes: Float64Array;
-  readonly #totalBytes: number;
+  #totalBytes: number;
   /** By UID, of the last read ahead. */
   #records = new Map<number, Message>();
   #lastRead = -1;
@@ -51,7 +57,46 @@ export class Maildrop {
     const found = await mail.mailboxByPath(accountId, ['INBOX']);
     if (!found) throw new Refusal(err('There is no INBOX', 'SYS/TEMP'));
     const { id, uidValidity } = found.mailbox;
-    return new Maildrop(mail, accountId, id, uidValidity, await mail.openIndex(accountId, id));
+    const maildrop = new Maildrop(mail, accountId, id, uidValidity, await mail.openIndex(accountId, id));
+    try {
+      await maildrop.#countLineEnds();
+    } catch (error) {
+      maildrop.close();
+      throw error;
+    }
+    return maildrop;
+  }
+
+  /** RFC 1939 section 5: sizes are those of the messages as they are sent. Read after the index, so that no message of it is missed. */
+  async #countLineEnds(): Promise<void> {
+    let held = new Map<EmailId, number>();
+    for (let afterId: EmailId | undefined; ; ) {
+      const from = afterId === undefined ? {} : { afterId };
+      const rows = await this.mail.missingLineEnds(this.accountId, { ...from, limit: lineEndsPerRead });
+      for (const { emailId, missingLineEndBytes } of rows) held.set(emailId, missingLineEndBytes);
+      const isLast = rows.length < lineEndsPerRead;
+      if (held.size > 0 && (isLast || held.size >= maxLineEndsHeld)) {
+        await this.#addLineEnds(held);
+        held = new Map();
+      }
+      if (isLast) return;
+      afterId = rows.at(-1)!.emailId;
+    }
+  }
+
+  async #addLineEnds(missing: ReadonlyMap<EmailId, number>): Promise<void> {
+    for (let from = 0; from < this.size; from += messagesPerTurn) {
+      if (from > 0) await yieldEventLoop();
+      // What is not there any more keeps the size that it had.
+      const view = this.index.view();
+      for (let at = from; at < Math.min(from + messagesPerTurn, this.size); at++) {
+        const position = view.positionOf(this.uids[at]!);
+        const bytes = position < 0 ? undefined : missing.get(view.emailIdAt(position));
+        if (bytes === undefined) continue;
+        this.#sizes[at]! += bytes;
+        this.#totalBytes += bytes;
+      }
+    }
   }
 
   /** Messages at login, those marked as deleted included: the highest number. */

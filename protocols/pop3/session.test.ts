@@ -39,6 +39,37 @@ async function ask(client: TestClient, command: string): Promise<string | undefi
 const message = (i: number) => `Subject: ${i}\r\n\r\nbody ${i}\r\n`;
 
 describe('the maildrop', () => {
+  it('has the sizes of what is sent, wherever a message has come from', async () => {
+    const server = await start();
+    const bare = 'Subject: bare\n\none\n.\nno end';
+    for (const text of [message(1), bare, message(3)]) await server.deliver(text);
+    const { mail } = server;
+    const [inbox, archive] = await Promise.all(
+      ['INBOX', 'Archive'].map(async (name) => (await mail.mailboxByPath(aliceId, [name]))!.mailbox.id),
+    );
+    // A second message in the same mailbox, one that leaves and comes back, and a changed flag keep what is known.
+    await mail.copy(aliceId, inbox!, [2], inbox!);
+    await mail.move(aliceId, inbox!, [2], archive!);
+    await mail.move(aliceId, archive!, [1], inbox!);
+    await mail.changeFlags(aliceId, inbox!, [4, 5], { mode: 'add', keywords: ['$flagged', 'mine'], deleted: false });
+    const { client, reply } = await logIn(server.port);
+    const size = Buffer.byteLength(bare) + 6;
+    const ordinary = message(1).length;
+    expect(reply).toBe(`+OK 4 messages (${2 * ordinary + 2 * size} octets)`);
+    for (const [number, bytes] of [ordinary, ordinary, size, size].entries()) {
+      expect(await ask(client, `LIST ${number + 1}`)).toBe(`+OK ${number + 1} ${bytes}`);
+      expect(await ask(client, `RETR ${number + 1}`)).toBe(`+OK ${bytes} octets`);
+      let received = 0;
+      for (let line = await client.line(); line !== '.'; line = await client.line())
+        received += line!.replace(/^\./, '').length + 2;
+      expect(received).toBe(bytes);
+    }
+    await ask(client, 'DELE 3');
+    expect(await ask(client, 'STAT')).toBe(`+OK 3 ${2 * ordinary + size}`);
+    await ask(client, 'RSET');
+    expect(await ask(client, 'STAT')).toBe(`+OK 4 ${2 * ordinary + 2 * size}`);
+  });
+
   it('stays as it was at login, whatever others do', async () => {
     const server = await start();
     for (let i = 1; i <= 3; i++) await server.deliver(message(i));

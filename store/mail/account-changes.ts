@@ -44,6 +44,7 @@ import {
   decodeState,
   encodeCounts,
   encodeEntry,
+  encodeLineEnds,
   encodeMessage,
   encodeState,
   type LogFloor,
@@ -347,6 +348,7 @@ export class AccountChanges implements AccountWriter {
     for (const message of messages) {
       this.tx.clear(this.keys.message(message.id));
       this.tx.clear(this.keys.summary(message.id));
+      if (message.missingLineEndBytes) this.tx.clear(this.keys.lineEnds(message.id));
       this.options.blobs.unlink(this.tx, message.blobId, this.ownerOf(message.id));
       this.state.messages--;
       this.state.usedBytes -= message.sizeBytes;
@@ -360,6 +362,7 @@ export class AccountChanges implements AccountWriter {
   createMessage(message: StoredMessage, summary: Uint8Array, answersFor: readonly Buffer[]): void {
     this.tx.set(this.keys.message(message.id), encodeMessage(message));
     this.tx.set(this.keys.summary(message.id), summary);
+    if (message.missingLineEndBytes) this.tx.set(this.keys.lineEnds(message.id), encodeLineEnds(message.missingLineEndBytes));
     this.tx.set(this.keys.thread(message.threadId, message.id), threadRowValue(answersFor));
     this.state.messages++;
     this.state.usedBytes += message.sizeBytes;
@@ -452,7 +455,17 @@ export class AccountChanges implements AccountWriter {
       mailboxes[mailboxId] = this.addEntry(mailboxId, { emailId, isDeleted, keywords, sizeBytes, receivedAtMs });
     }
     this.placesChanged([], Object.keys(mailboxes));
-    const record = { id: emailId, blobId: message.blob.id, sizeBytes, receivedAtMs, threadId, keywords, mailboxes };
+    const { missingLineEndBytes } = message;
+    const record: StoredMessage = {
+      id: emailId,
+      blobId: message.blob.id,
+      sizeBytes,
+      receivedAtMs,
+      threadId,
+      keywords,
+      mailboxes,
+    };
+    if (missingLineEndBytes) record.missingLineEndBytes = missingLineEndBytes;
     this.createMessage(record, message.summary, missing);
     const uids = message.mailboxIds.map((mailboxId) => {
       return { mailboxId, uid: mailboxes[mailboxId]!, uidValidity: this.needMailbox(mailboxId).uidValidity };

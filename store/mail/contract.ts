@@ -90,6 +90,8 @@ export interface Message {
   keywords: readonly string[];
   /** Where it is, and its UID there. */
   mailboxes: Readonly<Record<MailboxId, number>>;
+  /** Absent for 0 (see `NewMessage`), and in messages of releases that did not look. */
+  missingLineEndBytes?: number;
 }
 
 /** What is put into a mailbox. Chosen before the transaction; the body may run again. */
@@ -105,6 +107,8 @@ export interface NewMessage {
   summary: Uint8Array;
   /** Message-ID, In-Reply-To and References, without angle brackets, own first. For threading. */
   messageIds: readonly string[];
+  /** Bytes by which it grows when each of its lines ends in CRLF (protocols/message `missingLineEndBytes`); default 0. */
+  missingLineEndBytes?: number;
 }
 
 export interface InsertedMessage {
@@ -347,6 +351,11 @@ export interface MailStore {
   ): Promise<MailboxEntry[]>;
   messages(accountId: AccountId, ids: readonly EmailId[]): Promise<(Message | undefined)[]>;
   summaries(accountId: AccountId, ids: readonly EmailId[]): Promise<(Buffer | undefined)[]>;
+  /** Messages that lack line ends, few as a rule: by id, ascending, at most `limit` of those after `afterId`. */
+  missingLineEnds(
+    accountId: AccountId,
+    options: { afterId?: EmailId; limit: number },
+  ): Promise<{ emailId: EmailId; missingLineEndBytes: number }[]>;
   changesSince(accountId: AccountId, modseq: number, limit?: number): Promise<ChangesSince>;
   /** Drops log entries up to `modseq`, marker in the same transaction. */
   truncateLog(accountId: AccountId, upToModseq: number): Promise<void>;
@@ -416,6 +425,11 @@ export interface MailboxIndex {
   changedPositionsAfter(modseq: number): number[];
   /** UIDs removed after `modseq`, as far as remembered; undefined when that is too long ago (compare UID lists instead). */
   removedAfter(modseq: number): number[] | undefined;
+  /**
+   * A modseq that a client remembers, as it can be compared with those of this mailbox: 0 for one of a history that a restore of the store has lost, so that the
+   * client is told everything.
+   */
+  comparableModseq(modseq: number): number;
   /** Brings the index up to what is committed now. Concurrent calls share one read. */
   refresh(): Promise<void>;
   release(): void;

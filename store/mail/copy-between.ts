@@ -92,7 +92,7 @@ async function readSources(
   entries.forEach((entry, at) => {
     const [value, summary] = [rows[2 * at], rows[2 * at + 1]];
     if (!value) return;
-    const { blobId, sizeBytes } = decodeMessage(entry.emailId, value);
+    const { blobId, sizeBytes, missingLineEndBytes } = decodeMessage(entry.emailId, value);
     const keywords = entry.keywords.filter((keyword) => (keyword === '$seen' ? carries.seen : carries.others));
     const message: NewMessage = {
       blob: context.blobs.stored({ id: blobId, sizeBytes }),
@@ -102,6 +102,7 @@ async function readSources(
       receivedAtMs: entry.receivedAtMs,
       summary: summary ?? Buffer.alloc(0),
       messageIds: summary ? messageIdsOf(summary) : [],
+      ...(missingLineEndBytes !== undefined && { missingLineEndBytes }),
     };
     sources.push({ entry, message });
   });

@@ -32,6 +32,7 @@ import { newChangeToken } from './ids.js';
 import { IndexCache } from './index-cache.js';
 import { defaultSnapshotSettings, type SnapshotSettings } from './index-snapshots.js';
 import { accountKeysCache } from './keys.js';
+import { readLineEnds } from './line-ends.js';
 import { MailboxGrowth } from './mailbox-growth.js';
 import { MailboxPlaces } from './mailbox-places.js';
 import { createMailbox, dropMailbox, type MailboxPatch, renameMailbox, setSubscribed, updateMailbox } from './mailboxes.js';
@@ -174,6 +175,7 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
     entries: (accountId, mailboxId, range) => readEntries(context, accountId, mailboxId, range),
     messages: (accountId, ids) => readMessages(context, accountId, ids),
     summaries: (accountId, ids) => readSummaries(context, accountId, ids),
+    missingLineEnds: (accountId, settings) => readLineEnds(context, accountId, settings),
     changesSince: (accountId, modseq, limit) => readChanges(context, accountId, modseq, limit),
     truncateLog: (accountId, upToModseq) => truncateLog(context, accountId, upToModseq),
     openIndex: (accountId, mailboxId, asOf) => indexes.open(accountId, mailboxId, asOf),

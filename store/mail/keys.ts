@@ -81,12 +81,15 @@ export class AccountKeys {
   readonly allSubscriptions: KeyRange;
   readonly allAnnotations: KeyRange;
   readonly allRecents: KeyRange;
+  /** Messages some of whose lines do not end in CRLF. */
+  readonly allLineEnds: KeyRange;
   /** Changes of flags that are not written into all rows yet. */
   readonly allFlagRanges: KeyRange;
   /** Says that the full-text index has work with this account. */
   readonly indexing: Buffer;
   private readonly aclPrefix: Buffer;
   private readonly recentPrefix: Buffer;
+  private readonly lineEndsPrefix: Buffer;
   private readonly flagRangesPrefix: Buffer;
   private readonly mailboxPrefix: Buffer;
   private readonly countsPrefix: Buffer;
@@ -138,6 +141,8 @@ export class AccountKeys {
     this.allAnnotations = under(part('annotation'));
     this.recentPrefix = part('recent');
     this.allRecents = under(this.recentPrefix);
+    this.lineEndsPrefix = part('line-ends');
+    this.allLineEnds = under(this.lineEndsPrefix);
     this.flagRangesPrefix = part('flag-ranges');
     this.allFlagRanges = under(this.flagRangesPrefix);
   }
@@ -273,6 +278,13 @@ export class AccountKeys {
   }
   allAnnotationsOf(id: MailboxId | ''): KeyRange {
     return under(key(subspace.mail, this.accountId, 'annotation', id));
+  }
+  /** What a message lacks of line ends. */
+  lineEnds(id: EmailId): Buffer {
+    return withId(this.lineEndsPrefix, id);
+  }
+  lineEndsOf(packed: Buffer): EmailId {
+    return idAt(packed, this.lineEndsPrefix.length).value;
   }
   /** From which UID on messages are \\Recent. */
   recent(id: MailboxId): Buffer {

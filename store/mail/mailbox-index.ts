@@ -29,8 +29,9 @@ import {
 } from './index-snapshots.js';
 import type { AccountKeys } from './keys.js';
 import { readLog } from './log.js';
+import { comparableModseq } from './lost-history.js';
 import { RecentUids } from './recent-uids.js';
-import { decodeLogFloor, decodeState } from './records.js';
+import { decodeLogFloor, decodeState, type LogFloor } from './records.js';
 
 const loads = counter(
   'starling_mail_index_loads_total',
@@ -74,6 +75,7 @@ export class SharedIndex {
   private badGeneration: number | undefined;
   private offeredAtMs = Number.NEGATIVE_INFINITY;
   private offeredSize = 0;
+  private lost: LogFloor['lost'];
 
   constructor(
     private readonly context: IndexContext,
@@ -123,6 +125,10 @@ export class SharedIndex {
 
   removedAfter(modseq: number): number[] | undefined {
     return this.view.removed.after(modseq);
+  }
+
+  comparableModseq(modseq: number): number {
+    return comparableModseq(modseq, this.lost);
   }
 
   /** The first read. Throws `no-mailbox`. */
@@ -278,12 +284,13 @@ export class SharedIndex {
   private async readWhole(): Promise<{ view: View; isOneView: boolean } | undefined> {
     const { kv } = this.context;
     const rangesKey = this.keys.flagRanges(this.mailboxId);
-    const heads = [this.keys.state, this.keys.counts(this.mailboxId), rangesKey];
+    const heads = [this.keys.state, this.keys.counts(this.mailboxId), rangesKey, this.keys.logFloor];
     const first = this.keys.entryRange(this.mailboxId, 0);
-    let [[state, counts, rangesRow], rows] = await kv.read((reads) =>
+    let [[state, counts, rangesRow, floor], rows] = await kv.read((reads) =>
       Promise.all([reads.getMany(heads), reads.getRange(first.begin, first.end, { limit: entriesPerPage })]),
     );
     if (!state || !counts) return undefined;
+    this.lost = decodeLogFloor(floor).lost;
     const view = emptyView(decodeState(state).modseq);
     this.changesSinceSnapshot = Number.POSITIVE_INFINITY;
     for (let isOneView = true; ; isOneView = false) {
@@ -327,13 +334,15 @@ export class SharedIndex {
         ]);
         return { heads, log };
       });
-      const [stateValue, counts, floor] = heads;
+      const [stateValue, counts, floorValue] = heads;
       if (!stateValue || !counts) return 'gone';
+      const floor = decodeLogFloor(floorValue);
+      this.lost = floor.lost;
       const state = decodeState(stateValue);
       // A store put back to an earlier state (a restored backup) has to be read anew as well.
-      if (decodeLogFloor(floor).modseq > view.modseq || state.modseq < view.modseq) return 'truncated';
+      if (floor.modseq > view.modseq || state.modseq < view.modseq) return 'truncated';
       this.changesSinceSnapshot += applySets(view, this.mailboxId, log.sets);
-      this.noteFloor(decodeLogFloor(floor).modseq, counts);
+      this.noteFloor(floor.modseq, counts);
       view.counts = log.hasMore ? undefined : counts;
       view.state = log.hasMore ? undefined : stateValue;
       if (log.hasMore) view.modseq = log.sets.at(-1)!.modseq;
@@ -428,6 +437,9 @@ export class IndexHandle implements MailboxIndex {
   }
   removedAfter(modseq: number): number[] | undefined {
     return this.shared.removedAfter(modseq);
+  }
+  comparableModseq(modseq: number): number {
+    return this.shared.comparableModseq(modseq);
   }
   refresh(): Promise<void> {
     return this.shared.refresh();

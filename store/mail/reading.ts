@@ -6,6 +6,7 @@ import { getDense } from './dense-reads.js';
 import { foldMessages } from './flag-range-reads.js';
 import { decodeFlagRanges, decodeFolded } from './flag-ranges.js';
 import { readLog } from './log.js';
+import { comparableModseq } from './lost-history.js';
 import { decodeLogFloor, decodeMessage, decodeState, encodeLogFloor } from './records.js';
 
 const entriesPerRead = 5_000;
@@ -123,7 +124,8 @@ export function readChanges(
       readLog(reads, keys, modseq, limit),
     ]);
     const current = stateValue ? decodeState(stateValue).modseq : decodeLogFloor(floor).modseq;
-    if (modseq < decodeLogFloor(floor).modseq || modseq > current) return undefined;
+    const { modseq: floorModseq, lost } = decodeLogFloor(floor);
+    if (modseq < floorModseq || modseq > current || comparableModseq(modseq, lost) !== modseq) return undefined;
     const upToModseq = log.hasMore ? log.sets.at(-1)!.modseq : current;
     return { sets: log.sets, upToModseq, hasMore: log.hasMore };
   });
@@ -139,6 +141,8 @@ export async function truncateLog(context: MailContext, accountId: AccountId, up
       const before = decodeLogFloor(floorValue);
       const modseq = Math.min(upToModseq, state ? decodeState(state).modseq : 0);
       if (modseq <= before.modseq) return;
+      // Modseqs that a restore has passed over are no changes: until there are enough above them, all below are kept.
+      if (comparableModseq(modseq, before.lost) !== modseq) return;
       tx.clearRange(keys.allLog.begin, keys.logAt(modseq + 1));
       tx.set(keys.logFloor, encodeLogFloor({ ...before, modseq }));
     },

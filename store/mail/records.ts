@@ -126,20 +126,35 @@ export interface LogFloor {
   modseq: number;
   /** The last UIDVALIDITY of a removed account; 0 as long as it lives. */
   uidValiditySeed: number;
+  /** Modseqs between these two, both excluded, were given by a history that a restore has lost (`lost-history.ts`). */
+  lost?: { from: number; to: number };
 }
 
+/** Without and with what `lost` says; releases before it do not look at the end. */
+const [shortFloorBytes, longFloorBytes] = [11, 23];
+
 export function encodeLogFloor(floor: LogFloor): Buffer {
-  const out = Buffer.allocUnsafe(11);
+  const out = Buffer.allocUnsafe(floor.lost ? longFloorBytes : shortFloorBytes);
   out[0] = format;
   out.writeUIntBE(floor.modseq, 1, 6);
   out.writeUInt32BE(floor.uidValiditySeed, 7);
+  if (floor.lost) {
+    out.writeUIntBE(floor.lost.from, shortFloorBytes, 6);
+    out.writeUIntBE(floor.lost.to, shortFloorBytes + 6, 6);
+  }
   return out;
 }
 
 export function decodeLogFloor(bytes: Buffer | undefined): LogFloor {
   if (!bytes) return { modseq: 0, uidValiditySeed: 0 };
   if (bytes[0] !== format) throw new Error('unknown format of a log floor');
-  return { modseq: bytes.readUIntBE(1, 6), uidValiditySeed: bytes.readUInt32BE(7) };
+  return {
+    modseq: bytes.readUIntBE(1, 6),
+    uidValiditySeed: bytes.readUInt32BE(7),
+    ...(bytes.length >= longFloorBytes && {
+      lost: { from: bytes.readUIntBE(shortFloorBytes, 6), to: bytes.readUIntBE(shortFloorBytes + 6, 6) },
+    }),
+  };
 }
 
 /** A mailbox record: all but the path, which follows from the parents. */
@@ -184,20 +199,16 @@ export function encodeMessage(message: StoredMessage): Buffer {
     bits,
     others,
     places,
+    // Releases before it pass over this one.
+    ...(message.missingLineEndBytes ? [message.missingLineEndBytes] : []),
   ]);
 }
 
 export function decodeMessage(id: EmailId, bytes: Buffer): StoredMessage {
-  const [, blob, sizeBytes, receivedAtMs, threadId, bits, others, places] = unpackValue(bytes, 'message') as [
-    number,
-    Buffer,
-    number,
-    number,
-    ThreadId | 0,
-    number,
-    string[] | 0,
-    (string | number)[],
-  ];
+  const [, blob, sizeBytes, receivedAtMs, threadId, bits, others, places, missingLineEndBytes] = unpackValue(
+    bytes,
+    'message',
+  ) as [number, Buffer, number, number, ThreadId | 0, number, string[] | 0, (string | number)[], number?];
   const mailboxes: Record<MailboxId, number> = {};
   for (let at = 0; at < places.length; at += 2) mailboxes[places[at] as string] = places[at + 1] as number;
   return {
@@ -208,7 +219,17 @@ export function decodeMessage(id: EmailId, bytes: Buffer): StoredMessage {
     threadId: threadId === 0 ? id : threadId,
     keywords: decodeKeywords(bits, others),
     mailboxes,
+    ...(missingLineEndBytes !== undefined && { missingLineEndBytes }),
   };
+}
+
+/** What a message lacks of line ends, in bytes. */
+export function encodeLineEnds(missingBytes: number): Buffer {
+  return packValue([format, missingBytes]);
+}
+
+export function decodeLineEnds(bytes: Buffer): number {
+  return (unpackValue(bytes, 'line ends') as [number, number])[1];
 }
 
 export function encodeEntry(entry: MailboxEntry): Buffer {

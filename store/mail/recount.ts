@@ -134,13 +134,20 @@ class Recount {
   private async countMessages(): Promise<{ messages: number; bytes: number }> {
     let messages = 0;
     let bytes = 0;
+    let lackLineEnds = 0;
     await this.pages(this.keys.allMessages, messagesPerPage, async (rows) => {
       const page = rows.map((row) => decodeMessage(this.keys.messageOf(row.key), row.value));
       await this.comparePlaces(page);
       await this.compareCompanions(page);
       messages += page.length;
-      for (const message of page) bytes += message.sizeBytes;
+      for (const message of page) {
+        bytes += message.sizeBytes;
+        if (message.missingLineEndBytes !== undefined) lackLineEnds++;
+      }
     });
+    let lineEndRows = 0;
+    await this.each(this.keys.allLineEnds, () => void lineEndRows++);
+    this.compare('rows of missing line ends', lineEndRows, lackLineEnds);
     return { messages, bytes };
   }
 

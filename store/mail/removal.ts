@@ -91,6 +91,7 @@ export async function removeAccount(context: MailContext, accountId: AccountId):
         }
         for (const { begin, end } of [keys.allSubscriptions, keys.allAnnotations, keys.allRecents, keys.allFlagRanges])
           tx.clearRange(begin, end);
+        tx.clearRange(keys.allLineEnds.begin, keys.allLineEnds.end);
         tx.set(keys.logFloor, encodeLogFloor({ modseq: modseq + 1, uidValiditySeed }));
         // Its full-text index goes, too.
         notePending(tx, keys.indexing, modseq + 1);

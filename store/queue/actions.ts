@@ -31,14 +31,21 @@ export function applyAction(tx: KvTransaction, blobs: BlobStore, all: Meant, cha
   const { action } = change;
   if (action.kind === 'cancel' && !action.reply) return remove(tx, blobs, all);
   let changed = 0;
-  for (const destination of all.meant) if (applyToOne(tx, destination, change)) changed++;
+  for (const destination of all.meant) if (applyToOne(tx, all.message, destination, change)) changed++;
   return changed;
 }
 
-function applyToOne(tx: KvTransaction, destination: Destination, { action, nowSeconds, isForced = false }: Change): boolean {
+function applyToOne(
+  tx: KvTransaction,
+  { notBeforeSeconds = 0 }: Pick<QueueMessage, 'notBeforeSeconds'>,
+  destination: Destination,
+  { action, nowSeconds, isForced = false }: Change,
+): boolean {
   const { state } = destination;
+  // RFC 4865 4: its sender has said when it may go at the earliest. Only who retries this very message knows better.
+  const dueAtSeconds = Math.max(nowSeconds, notBeforeSeconds);
   if (action.kind === 'retry') {
-    if (state !== 'due' || (destination.line !== undefined && !isForced)) return false;
+    if (state !== 'due' || (!isForced && (destination.line !== undefined || notBeforeSeconds > nowSeconds))) return false;
     clearEntries(tx, destination);
     writeDue(tx, asDue(destination, nowSeconds), isForced);
   } else if (action.kind === 'hold') {
@@ -48,14 +55,14 @@ function applyToOne(tx: KvTransaction, destination: Destination, { action, nowSe
     tx.set(records.destinationKey(destination), records.encodeDestination({ ...rest, state: 'held' }));
   } else if (action.kind === 'unhold') {
     if (state !== 'held') return false;
-    writeDue(tx, asDue(destination, nowSeconds));
+    writeDue(tx, asDue(destination, dueAtSeconds));
   } else if (action.kind === 'reroute') {
     // What is delivered here goes nowhere else.
     if (destination.isLocal) return false;
     const rerouted = { ...destination, route: action.route };
     if (state === 'due') {
       clearEntries(tx, destination);
-      writeDue(tx, asDue(rerouted, nowSeconds), isForced);
+      writeDue(tx, asDue(rerouted, dueAtSeconds), isForced);
     } else tx.set(records.destinationKey(destination), records.encodeDestination(rerouted));
   } else {
     cancelWithReport(tx, destination, keptReply(action.reply!), nowSeconds);

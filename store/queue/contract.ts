@@ -79,6 +79,8 @@ export interface QueueMessage {
   partCount: number;
   /** Names of the usage counters (`Queue.usage`) that it was added to and is taken off when it is done. */
   countedUnder?: string[];
+  /** Not to be delivered before (FUTURERELEASE); nothing is born claimed then. Wall clock, seconds. */
+  notBeforeSeconds?: number;
 }
 
 export type DestinationState = 'due' | 'claimed' | 'held';
@@ -134,8 +136,6 @@ export interface EntryTraits {
 export interface NewQueueMessage extends Omit<QueueMessage, 'blobId' | 'sizeBytes' | 'partCount'> {
   blob: PreparedBlob;
   destinations: { domain: string; isLocal: boolean; recipients: Omit<QueueRecipient, 'status'>[] }[];
-  /** Not to be delivered before (FUTURERELEASE); nothing is born claimed then. Wall clock, seconds. */
-  notBeforeSeconds?: number;
 }
 
 /** What a claimed destination is worked on with. */

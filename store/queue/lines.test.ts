@@ -194,6 +194,22 @@ describe('express', () => {
 });
 
 describe('a message for later', () => {
+  it('goes no sooner for what an operator does with many; but for a retry of itself', async () => {
+    const { id } = await bench.put(['a.test'], { notBeforeSeconds: startSeconds + 100 });
+    const due = async () => (await bench.queue.show(id))!.destinations[0]!.dueAtSeconds;
+    const all = { filter: {}, nowSeconds: startSeconds + 1 };
+    expect(await bench.queue.changeAll({ ...all, action: { kind: 'retry' } })).toMatchObject({ changed: 0 });
+    expect(await bench.queue.changeAll({ ...all, action: { kind: 'reroute', route: { host: 'r.test' } } })).toMatchObject({
+      changed: 1,
+    });
+    expect(await due()).toBe(startSeconds + 100);
+    await bench.queue.changeAll({ ...all, action: { kind: 'hold' } });
+    await bench.queue.changeAll({ ...all, action: { kind: 'unhold' } });
+    expect(await due()).toBe(startSeconds + 100);
+    await bench.queue.retryNow(id, startSeconds + 2);
+    expect(await due()).toBe(startSeconds + 2);
+  });
+
   it('is not born claimed and not due before', async () => {
     const { claimed } = await bench.put(['a.test'], { notBeforeSeconds: startSeconds + 100 }, bench.node);
     expect(claimed).toEqual([]);

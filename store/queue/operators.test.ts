@@ -15,6 +15,13 @@ beforeEach(async () => {
 const dueNow = async () => (await bench.queue.due(allShards, bench.clock.nowMs() / 1000, 1000)).entries;
 const cancelReply = { code: 550, enhanced: '5.7.1', text: 'Cancelled by the postmaster' };
 
+/** Tried already, and scheduled. */
+async function putOff(domain: string, seconds: number) {
+  const { id, claimed } = await bench.put([domain], {}, bench.node);
+  await bench.queue.release(claimed, startSeconds + seconds);
+  return { id };
+}
+
 async function idsOf(filter: QueueFilter): Promise<string[]> {
   return (await bench.queue.search({ filter })).found.map(({ message }) => message.id);
 }
@@ -94,7 +101,7 @@ describe('changes of many', () => {
   it('retry what is scheduled and leave what waits in a line; one message is forced', async () => {
     const { id } = await bench.put(['down.test']);
     await bench.queue.park(await dueNow(), ({ domain }) => domain);
-    const later = await bench.put(['a.test'], { notBeforeSeconds: startSeconds + 1000 });
+    const later = await putOff('a.test', 1000);
     const action = { kind: 'retry' } as const;
     expect((await bench.queue.changeAll({ filter: {}, action, nowSeconds: startSeconds })).changed).toBe(1);
     expect((await dueNow()).map(({ queueId }) => queueId)).toEqual([later.id]);
@@ -138,7 +145,7 @@ describe('changes of many', () => {
 
   it('reroute: what is due goes the new way at once, a running one when it is tried again', async () => {
     const route = { host: 'relay.test', port: 2525 };
-    const due = await bench.put(['a.test'], { notBeforeSeconds: startSeconds + 99 });
+    const due = await putOff('a.test', 99);
     const running = await bench.put(['b.test'], {}, bench.node);
     for (const { id } of [due, running]) await bench.queue.change(id, { kind: 'reroute', route }, { nowSeconds: startSeconds });
     const [entry] = await dueNow();

@@ -5,7 +5,7 @@ import { type KeyRange, keyItems } from '../keyspace.js';
 import { type KvReads, type KvStore, type KvTransaction, keyAfter } from '../kv/contract.js';
 import { applyAction, type Change } from './actions.js';
 import type { Destination, Queue, QueuedMessage, QueueFilter, QueueId, QueueMessage } from './contract.js';
-import { domainOf, meansDestination, meansMessage } from './filter.js';
+import { meansDestination, meansMessage } from './filter.js';
 import * as records from './records.js';
 import { allShards } from './shards.js';
 import type { Tell } from './tell.js';
@@ -119,8 +119,7 @@ export function createQueueOperators({ kv, blobs, clock, announceDue, logger, te
       });
     },
 
-    change: (id, action, { domain, ...facts }) =>
-      change([{ id, action, ...facts, isForced: true }], { domain: domainOf(domain) }),
+    change: (id, action, { domain, ...facts }) => change([{ id, action, ...facts, isForced: true }], { domain }),
 
     async changeAll({ filter, action, afterQueueId, maxRead = defaultMaxRead, nowSeconds, by, note }) {
       let changed = 0;

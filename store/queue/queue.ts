@@ -173,6 +173,7 @@ function newRecords(input: NewQueueMessage, nowSeconds: number): NewRecords {
   const remote = traitsOf(envelope, false);
   const parts = split.map((part) => ({ ...part, traits: part.isLocal ? local : remote }));
   const message: QueueMessage = { ...envelope, blobId: blob.id, sizeBytes: blob.sizeBytes, partCount: parts.length };
+  if (isLater) message.notBeforeSeconds = Math.ceil(notBeforeSeconds);
   return { message, parts, isLater };
 }
 

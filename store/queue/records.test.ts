@@ -38,6 +38,7 @@ describe('records', () => {
       deliverBy: { untilMs: 77, mode: 'notify', isTraced: true },
       queueName: 'bulk',
       countedUnder: ['total'],
+      notBeforeSeconds: 1_900_000_000,
     };
     expect(decodeMessage('m', encodeMessage(full))).toEqual({ ...full, ret: undefined, envid: undefined });
     const waiting: Destination = {
@@ -53,12 +54,17 @@ describe('records', () => {
   it('are in a format that nodes of the release before leave alone, where passing over a field would be wrong', () => {
     expect(formatOf(encodeMessage(message))).toBe(1);
     expect(formatOf(encodeMessage({ ...message, queueName: 'bulk' }))).toBe(1);
+    expect(formatOf(encodeMessage({ ...message, notBeforeSeconds: 7 }))).toBe(1);
     expect(formatOf(encodeMessage({ ...message, deliverBy: { untilMs: 1, mode: 'notify', isTraced: false } }))).toBe(1);
     expect(formatOf(encodeMessage({ ...message, deliverBy: { untilMs: 1, mode: 'return', isTraced: false } }))).toBe(2);
     expect(formatOf(encodeMessage({ ...message, requiresTls: true }))).toBe(2);
     expect(formatOf(encodeDestination({ ...destination, line: 'c.test' }))).toBe(1);
     expect(formatOf(encodeDestination({ ...destination, route: { host: 'r.test' } }))).toBe(2);
     expect(formatOf(encodeDestination({ ...destination, cancelReply: { code: 550, enhanced: '5.0.0', text: '' } }))).toBe(2);
+  });
+
+  it('keep the time before which a message stays, also where it asks for nothing else', () => {
+    expect(decodeMessage('m', encodeMessage({ ...message, notBeforeSeconds: 7 }))).toMatchObject({ notBeforeSeconds: 7 });
   });
 
   it('of the release before are read', () => {

@@ -83,9 +83,10 @@ export function encodeMessage(m: QueueMessage): Buffer {
     m.partCount,
   ];
   const { deliverBy: by } = m;
-  if (m.requiresTls || by || m.queueName !== undefined || m.countedUnder?.length) {
+  if (m.requiresTls || by || m.queueName !== undefined || m.countedUnder?.length || m.notBeforeSeconds !== undefined) {
     fields.push(m.requiresTls ? 1 : 0, by && [by.untilMs, by.mode, by.isTraced ? 1 : 0], m.queueName, m.countedUnder);
   }
+  if (m.notBeforeSeconds !== undefined) fields.push(m.notBeforeSeconds);
   return packr.pack(fields);
 }
 
@@ -113,6 +114,7 @@ export function decodeMessage(id: string, value: Buffer): QueueMessage {
   if (by) message.deliverBy = { untilMs: by[0], mode: by[1], isTraced: by[2] === 1 };
   if (typeof f[16] === 'string') message.queueName = f[16];
   if (Array.isArray(f[17])) message.countedUnder = f[17] as string[];
+  if (typeof f[18] === 'number') message.notBeforeSeconds = f[18];
   return message;
 }
 

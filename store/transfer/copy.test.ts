@@ -80,6 +80,16 @@ describe('copying a store', () => {
     expect((await allRows(target)).filter((row) => row.key[1] === subspace.node)).toEqual([]);
   });
 
+  it('has accounts go on above what users may see of a source that goes on', async () => {
+    const target = emptyStore();
+    await copy(target, { mayBeOnline: true });
+    const { mail } = openHouse(target);
+    const { id } = (await house.directory.principal('bob@example.test'))!;
+    const [before, after] = await Promise.all([house.mail.usage(id), mail.usage(id)]);
+    expect(after).toEqual({ ...before, modseq: before.modseq + 1_000_000_000 });
+    expect((await mail.recount(id)).differences).toEqual([]);
+  });
+
   it('brings bans, greylist entries, known logins and look-up lists, and no counters', async () => {
     const source = emptyStore();
     await furnish(openHouse(source), 1);

@@ -7,6 +7,7 @@ import { type OnProgress, TransferInterrupted, TransferRefused, type TransferTot
 import { type CopyBlobs, moveBlobs, refuseSharing } from './copy-objects.js';
 import { estimateBytes } from './estimate.js';
 import { countExternal } from './external.js';
+import { allGoAhead } from './go-ahead.js';
 import { unfinishedIn } from './marker.js';
 import { identityKey, liveNodes } from './nodes.js';
 import { pour } from './pour.js';
@@ -62,6 +63,8 @@ export async function copyStore(options: CopyOptions): Promise<TransferTotals> {
       },
       move: () => moveBlobs(options, reader),
       settle: async () => {
+        // What the source does from now on, its users see, and do not find here.
+        if (options.mayBeOnline) await allGoAhead({ kv: target, clock, random: options.random, signal });
         outcome = await settleBlobs(target, options.blobs);
       },
       onChanged: 'restart',

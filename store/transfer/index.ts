@@ -13,6 +13,7 @@ export * from './contract.js';
 export { type CopyOptions, copyStore } from './copy.js';
 export type { CopyBlobs } from './copy-objects.js';
 export type { ReadStorageOptions } from './external.js';
+export { goAheadAfterRestore } from './go-ahead.js';
 export { unfinishedTransfer } from './marker.js';
 export { type BackupSink, type BackupSource, fileSink, fileSource, streamSink, streamSource } from './places.js';
 export { type RestoreOptions, restoreBackup } from './restore.js';

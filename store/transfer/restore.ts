@@ -6,6 +6,7 @@ import { BackupReader } from './backup-reader.js';
 import { type BlobOutcome, noteOutcome, settleBlobs } from './claim.js';
 import { type ExternalTotals, type OnProgress, TransferRefused, type TransferTotals } from './contract.js';
 import { countExternal } from './external.js';
+import { allGoAhead } from './go-ahead.js';
 import type { BackupSource } from './places.js';
 import { pour } from './pour.js';
 import { type RestoreBlobs, restoreObjects } from './restore-objects.js';
@@ -63,6 +64,7 @@ export async function restoreBackup(options: RestoreOptions): Promise<TransferTo
         await noteOutcome(target, random, { totals, keepsMarks: inPlace === true, ...(destination && { destination }) });
       },
       settle: async () => {
+        await allGoAhead({ kv: target, clock, random, signal });
         outcome = await settleBlobs(target, options.blobs);
       },
       onChanged: 'refuse',

@@ -15,7 +15,7 @@ import {
   writeBackup,
 } from './index.js';
 import type { S3Place } from './s3.js';
-import { comparableRows, emptyStore, furnish, memorySource, openHouse } from './test-bench.js';
+import { emptyStore, furnish, memorySource, openHouse, restoredRows } from './test-bench.js';
 
 it('takes its place from the address and the environment', () => {
   expect(parseS3Url('s3://bucket/a/b.backup')).toEqual({ bucket: 'bucket', key: 'a/b.backup' });
@@ -88,7 +88,7 @@ describe.runIf(machineHasSwift())('a backup on S3', () => {
     expect((await verifyBackup({ source })).totals!.keys).toBe(written.keys);
     const target = emptyStore();
     await restoreBackup({ ...parts, source, target, logger: silentLogger });
-    expect(await comparableRows(target)).toEqual(await comparableRows(house.kv));
+    expect(await restoredRows(target)).toEqual(await restoredRows(house.kv));
     await expect(s3Sink(place, 'backups', 'night/one.backup')).rejects.toThrow(/exists already/);
   });
 

@@ -2,7 +2,7 @@
 import { type Clock, silentLogger, systemClock, systemRandom } from '../../ops/telemetry/index.js';
 import { type BlobStore, createBlobStore } from '../blobs/index.js';
 import { createDirectory, type Directory } from '../directory/index.js';
-import { key, subspace } from '../keyspace.js';
+import { key, keyItems, subspace } from '../keyspace.js';
 import { type KeyValue, type KvStore, openMemoryStore } from '../kv/index.js';
 import { createMailStore, type OpenMailStore } from '../mail/index.js';
 import { createQueue, type NodeIdentity, type Queue } from '../queue/index.js';
@@ -124,6 +124,16 @@ export async function comparableRows(kv: KvStore): Promise<string[]> {
     .filter((row) => isTransferred(row.key) && !changing.some((prefix) => row.key.subarray(0, prefix.length).equals(prefix)))
     .map((row) => `${row.key.toString('hex')}=${row.value.toString('hex')}`);
 }
+
+/** The same without what a restore moves ahead in every account. */
+export async function restoredRows(kv: KvStore): Promise<string[]> {
+  const moved = (await allRows(kv))
+    .filter(({ key: packed }) => packed[1] === subspace.mail && movedTables.has(String(keyItems(packed)[2])))
+    .map((row) => `${row.key.toString('hex')}=`);
+  return (await comparableRows(kv)).filter((row) => !moved.some((prefix) => row.startsWith(prefix)));
+}
+
+const movedTables = new Set(['state', 'counts', 'log', 'log-floor']);
 
 export const emptyStore = (): ReturnType<typeof openMemoryStore> => openMemoryStore({ clock: impatientClock });
 

@@ -13,4 +13,8 @@ export const storeCommands = {
     usage: 'FILE|s3://BUCKET/KEY|- [--to ADDRESS] [--blobs-directory DIR] [--blobs-bucket NAME] [--blobs-in-place]',
     summary: 'restore a backup into an empty store; again: go on',
   },
+  restored: {
+    usage: '',
+    summary: 'after the store was put back by other means (fdbrestore, a copy of its files): mailboxes give no UID again',
+  },
 } as const;

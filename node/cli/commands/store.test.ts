@@ -24,6 +24,7 @@ describe('starling store', () => {
     [['backup', 'a', '--online']],
     [['restore', 'a', '--encrypt']],
     [['verify']],
+    [['restored', 'a']],
     [['backup', 'verify']],
     [['bakcup', 'a']],
     [['verify', 's3://bucket']],
@@ -53,6 +54,7 @@ describe('starling store', () => {
       await store.close();
       expect(await run('backup', 'verify', file)).toMatchObject({ code: 0, answer: { keys: 1, backend: 'embedded' } });
       expect(await run('restore', file)).toEqual({ code: 1, answer: { error: expect.stringMatching(/not empty/) } });
+      expect(await run('restored')).toEqual({ code: 0, answer: { accounts: 0 } });
       const copied = await run('copy', '--from', `embedded:${join(root, 'store')}`, '--to', `embedded:${join(root, 'copied')}`);
       expect(copied).toMatchObject({ code: 0, answer: { keys: 1 } });
       expect(await run('restore', file, '--to', `embedded:${join(root, 'restored')}`)).toMatchObject({ code: 0 });

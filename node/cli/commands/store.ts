@@ -1,5 +1,5 @@
 /**
- * `starling store copy | backup | verify | restore`: what is done with a whole store, in this process and not in a node's. A running embedded node is backed
+ * `starling store copy | backup | verify | restore | restored`: what is done with a whole store, in this process and not in a node's. A running embedded node is backed
  * up from beside it, through a read transaction of its own.
  */
 import { createLogger, type Logger, systemClock, systemRandom } from '../../../ops/telemetry/index.js';
@@ -20,6 +20,7 @@ import {
   type ExternalTotals,
   fileSink,
   fileSource,
+  goAheadAfterRestore,
   type OnProgress,
   parseS3Url,
   type RestoreBlobs,
@@ -89,6 +90,7 @@ const verbs: Record<keyof typeof storeCommands, Verb> = {
   backup: { positionals: 1, flags: ['from', 'encrypt', 'without-blobs'], run: backup },
   verify: { positionals: 1, flags: [], run: verify },
   restore: { positionals: 1, flags: ['to', 'blobs-directory', 'blobs-bucket', 'blobs-in-place'], run: restore },
+  restored: { positionals: 0, flags: [], run: restored },
 };
 
 /** Runs `argv` (without `store`) and prints the result. Returns the exit code. */
@@ -292,6 +294,10 @@ async function restore({ config, values, positionals, logger, onProgress, signal
     return restoreBackup({ source, target, clusterKeys, blobs, clock, random, logger, onProgress, signal });
   });
   return { ...totals, seconds: secondsSince(started) };
+}
+
+async function restored({ config, logger, signal }: Run): Promise<Record<string, unknown>> {
+  return opened(storeAddress(config), logger, false, (kv) => goAheadAfterRestore({ kv, clock, random, signal }));
 }
 
 /** Settings that refuse this can still be put right by hand, in a store that is whole: it is no reason to leave it half-made for good. */

@@ -162,6 +162,27 @@ describe('a host', () => {
     });
   });
 
+  it('that takes one domain in a connection gets another one for the next', async () => {
+    await withPeer(peer(['LIMITS RCPTDOMAINMAX=1', 'PIPELINING']), async (port, lines) => {
+      const { node, delivery } = await open(port);
+      node.resolver.mailHosts.set('other.test', ['mx.remote.test']);
+      for (const to of ['a@remote.test', 'b@remote.test', 'c@other.test', 'd@other.test', 'e@remote.test'])
+        await delivery.deliver({ claimed: await claim(node, [to]) }, signal);
+      expect(await kept(node)).toBeUndefined();
+      expect(lines.filter((line) => /^(EHLO|RCPT)/.test(line)).map((line) => line.slice(0, 10).trim())).toEqual([
+        'EHLO mx.ex',
+        'RCPT TO:<a',
+        'RCPT TO:<b',
+        'EHLO mx.ex',
+        'RCPT TO:<c',
+        'RCPT TO:<d',
+        'EHLO mx.ex',
+        'RCPT TO:<e',
+      ]);
+      delivery.close();
+    });
+  });
+
   it('whose TLS does not work is spoken to without, and that is remembered', async () => {
     const talk = peer(['STARTTLS'], { STARTTLS: '220 go\r\n' });
     const answer = (line: string) =>

@@ -18,7 +18,8 @@ export function errorClassOf(reply: QueueRecipient['lastReply']): DeliveryErrorC
     return detail === '7' ? 'timeout' : 'connection';
   }
   if (subject === '1') return 'dns';
-  if (subject === '7') return 'tls';
+  // What we say ourselves: held back by a limit (`deliver-remote.ts`), no login at the relay; the rest is about TLS.
+  if (subject === '7') return detail === '1' ? 'rate' : detail === '4' || detail === '8' ? 'unknown' : 'tls';
   return reply.enhanced.startsWith('5') ? 'permanent' : 'unknown';
 }
 

@@ -292,6 +292,9 @@ describe('last_error', () => {
     [{ code: 0, enhanced: '4.4.1', text: 'connect ECONNREFUSED' }, 'connection'],
     [{ code: 0, enhanced: '4.4.2', text: 'Timeout: no reply within 3 s' }, 'timeout'],
     [{ code: 0, enhanced: '4.7.5', text: '' }, 'tls'],
+    [{ code: 0, enhanced: '5.7.30', text: '' }, 'tls'],
+    [{ code: 0, enhanced: '4.7.1', text: 'Held back by a limit on outgoing mail' }, 'rate'],
+    [{ code: 0, enhanced: '4.7.8', text: 'The host does not take our login' }, 'unknown'],
     [{ code: 0, enhanced: '4.3.0', text: '' }, 'unknown'],
   ])('of %o is %s', (reply, expected) => {
     expect(errorClassOf(reply)).toBe(expected);
@@ -335,6 +338,12 @@ describe('routes', () => {
     expect(await find('cloud', { routes })).toMatchObject({ hosts: [{ transport: { auth: { login: 'u', accessToken: 't' } } }] });
     expect(await find('gone', { routes })).toMatchObject({ kind: 'deferred', reply: { enhanced: '4.3.5' } });
     expect(await find('relay')).toMatchObject({ kind: 'deferred', reply: { enhanced: '4.3.5' } });
+  });
+
+  it('know this machine by its name, whatever the name service says', async () => {
+    const routes: OutboundSettings['routes'] = [{ name: 'filter', kind: 'relay', hosts: [{ host: 'localhost' }], port: 10_025 }];
+    const route = await find('filter', { routes });
+    expect(route.kind === 'hosts' && (await route.hosts[0]!.resolve())).toMatchObject({ addresses: ['127.0.0.1', '::1'] });
   });
 
   it('try hosts by order, and equals by weight', async () => {

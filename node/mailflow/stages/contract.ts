@@ -20,6 +20,8 @@ export interface PolicyStage {
   maxRecipientDomains?: IntStage;
   maxMessages?: IntStage;
   maxErrors?: IntStage;
+  /** 0: any number. */
+  maxRefusedRecipients?: IntStage;
   commandTimeoutSeconds?: IntStage;
   dataTimeoutSeconds?: IntStage;
   sessionTimeoutSeconds?: IntStage;

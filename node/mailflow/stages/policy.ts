@@ -56,6 +56,7 @@ export function policyConstants(stage: PolicyStage): PolicyValues {
 /** The limits among the values; what is not there stays as the listener has it. */
 export function limitsOf(values: PolicyValues): Partial<SmtpLimits> {
   const { maxMessageBytes, maxRecipients, maxRecipientDomains, maxMessages, maxErrors, greetingDelayMs, bareLineEnds } = values;
+  const { maxRefusedRecipients } = values;
   const { commandTimeoutSeconds, dataTimeoutSeconds, sessionTimeoutSeconds, maxHoldSeconds, minDeliverBySeconds } = values;
   return {
     ...(maxMessageBytes !== undefined && { maxMessageBytes }),
@@ -63,6 +64,7 @@ export function limitsOf(values: PolicyValues): Partial<SmtpLimits> {
     ...(maxRecipientDomains !== undefined && { maxRecipientDomains }),
     ...(maxMessages !== undefined && { maxMessages }),
     ...(maxErrors !== undefined && { maxErrors }),
+    ...(maxRefusedRecipients !== undefined && { maxRefusedRecipients }),
     ...(greetingDelayMs !== undefined && { greetingDelayMs }),
     ...(bareLineEnds !== undefined && { bareLineEnds: bareLineEnds as SmtpLimits['bareLineEnds'] }),
     ...(maxHoldSeconds !== undefined && { maxHoldSeconds }),

@@ -1,8 +1,9 @@
 /** Where a recipient's mail goes, or why it is refused: the directory's answer, relaying, full mailboxes. */
 import type { Reply } from '../../../protocols/smtp/grammar/index.js';
 import type { MailCommand, RecipientCommand } from '../../../protocols/smtp/server/handler.js';
-import type { LocalTarget } from '../../../store/directory/contract.js';
+import type { LocalTarget, Resolution } from '../../../store/directory/contract.js';
 import { domainOfAddress } from '../addresses.js';
+import { isBarePostmaster, resolvePostmaster } from '../postmaster.js';
 import { replies } from '../replies.js';
 import type { AcceptedRecipient, ReceiverDependencies } from '../types.js';
 import type { MaybePromise } from './maybe.js';
@@ -21,12 +22,11 @@ export async function routeRecipient(
   mayRelay: () => MaybePromise<boolean>,
 ): Promise<AcceptedRecipient | Reply> {
   const settings = read();
-  // RFC 5321 4.5.1: <Postmaster> is always accepted.
-  let address = isBarePostmaster(as) ? settings.postmasterAddress : as;
-  let resolution = await directory.resolve(address);
-  if (resolution.kind === 'unknown' && /^postmaster@/i.test(address)) {
-    address = settings.postmasterAddress;
-    resolution = await directory.resolve(address);
+  let address = as;
+  let resolution: Resolution = isBarePostmaster(as) ? { kind: 'unknown' } : await directory.resolve(as);
+  // RFC 5321 4.5.1: <Postmaster> is always accepted, and that of each domain of ours.
+  if (resolution.kind === 'unknown' && isPostmaster(as)) {
+    ({ address, resolution } = await resolvePostmaster(directory, settings.postmasterAddress));
   }
   const domain = domainOfAddress(address);
   if (domain === '') return replies.badDomain;
@@ -47,8 +47,6 @@ export async function routeRecipient(
     }
   }
 }
-
-export const isBarePostmaster = (address: string): boolean => address.toLowerCase() === 'postmaster';
 
 /** Postmasters must be reachable for those who are kept out (RFC 5321 4.5.1). */
 export const isPostmaster = (address: string): boolean => /^postmaster(?:@|$)/i.test(address);

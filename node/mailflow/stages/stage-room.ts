@@ -6,6 +6,7 @@
 import type { Principal } from '../../../protocols/sasl/contract.js';
 import type { Reply } from '../../../protocols/smtp/grammar/index.js';
 import type { RecipientCommand, SessionInfo } from '../../../protocols/smtp/server/handler.js';
+import { isBarePostmaster } from '../postmaster.js';
 import { replies } from '../replies.js';
 import type { ReceiverDependencies } from '../types.js';
 import type { Asker } from './ask.js';
@@ -20,7 +21,7 @@ import { stageVerdicts } from './metrics.js';
 import { rewrittenRecipient, rewrittenSender } from './paths.js';
 import { createPolicyRoom, type PolicyRoom } from './policy.js';
 import { overQuota } from './quotas.js';
-import { isBarePostmaster, isPostmaster } from './recipient.js';
+import { isPostmaster } from './recipient.js';
 import { refusalOf, refusals } from './refusal.js';
 import type { Screening } from './screening.js';
 import { ScriptRoom, type ScriptSubject, type ScriptVerdict } from './scripts.js';

@@ -57,7 +57,7 @@ const list = z
   .strictObject({
     owner: address
       .optional()
-      .describe('Gets what comes back from members, and is shown to them. Default: the postmaster, not shown'),
+      .describe('Gets what comes back from members, and is shown to them. Default: the postmaster of its domain, not shown'),
     moderators: z.array(address).max(100).default([]).describe('May write to it like the owner'),
     posting: z.enum(['anyone', 'members', 'owners']).default('anyone').describe('Who may write to it'),
     name: z.string().max(200).optional().describe('Shown before the List-Id'),

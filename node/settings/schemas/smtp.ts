@@ -15,6 +15,12 @@ export const smtp = z.strictObject({
   maxRecipientDomains: limit(0, 0, 999_999, 'Domains of all recipients of a session, announced as RCPTDOMAINMAX; 0: any number'),
   maxMessagesPerSession: limit(1_000, 1, 1_000_000, 'Transactions of one session'),
   maxErrors: limit(20, 1, 10_000, 'Commands that were refused for syntax or order, then the session ends'),
+  maxRefusedRecipients: limit(
+    100,
+    0,
+    1_000_000,
+    'Recipients refused for good in a session of who has not logged in, then it ends; 0: any number. LMTP is not counted',
+  ),
   mustMatchSender: stageSetting('bool', {
     variables: ofSender,
     default: true,

@@ -279,7 +279,7 @@ class AppendRun {
     const message = binary ? withoutNulParts(bytes) : bytes;
     const blob = await (message === bytes ? writer : await this.#rewritten(writer, message)).finish();
     this.#heldBytes += blob.heldBytes ?? 0;
-    const { encoded, messageIds } = summarizeWithin(message, mailLimits.maxSummaryBytes);
+    const { encoded, messageIds, missingLineEndBytes } = summarizeWithin(message, mailLimits.maxSummaryBytes);
     const flags = permittedFlags(this.#place!.rights, head.flags);
     this.#messages.push({
       blob,
@@ -289,6 +289,7 @@ class AppendRun {
       receivedAtMs: head.receivedAtMs,
       summary: encoded,
       messageIds,
+      missingLineEndBytes,
     });
   }
 

@@ -74,7 +74,9 @@ export const fetch: Command = {
     if (byUid) request.items.add('UID');
     if (request.items.has('MODSEQ')) context.enabled.add('CONDSTORE');
     // Also before `resolve`: a UID that has just arrived is announced (EXISTS) before it is answered under a sequence number.
-    if (modifiers.vanished) await tellVanished(context, set, modifiers.changedSince!);
+    const { index } = context.requireSelected();
+    const since = modifiers.changedSince === undefined ? undefined : index.comparableModseq(modifiers.changedSince);
+    if (modifiers.vanished) await tellVanished(context, set, since!);
     else await context.refreshView();
     const run = new FetchRun(context, context.requireSelected(), request);
     const named = context.resolve(set, byUid);
@@ -82,7 +84,7 @@ export const fetch: Command = {
     // RFC 9738 3.1: a page comes whole or not at all.
     if (page && page.length > messageLimit(context)) throw refusedByLimit(context);
     const { uids, lowestUid } = withinLimit(context, page ?? named);
-    const missing = await run.all(uids, modifiers.changedSince);
+    const missing = await run.all(uids, since);
     // RFC 2180 4.1.2: what is left is given, and the client learns that it is not all. Never another message in its place (TRAPS 28).
     const isMissing = missing > 0 && !byUid;
     const reply = isMissing ? no('Some of the messages no longer exist', 'EXPUNGEISSUED') : ok('FETCH completed');

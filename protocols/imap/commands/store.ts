@@ -149,7 +149,9 @@ async function apply(
       keywords: request.flags.keywords,
       deleted: request.flags.deleted,
       ...(selected.place.rights === ownersRights ? {} : { allowed: flagRights(selected.place.rights) }),
-      ...(request.unchangedSince === undefined ? {} : { unchangedSince: request.unchangedSince }),
+      ...(request.unchangedSince === undefined
+        ? {}
+        : { unchangedSince: selected.index.comparableModseq(request.unchangedSince) }),
     });
     for (const uid of result.modified) modified.push(uid);
     missing += batch.length - result.uids.length;

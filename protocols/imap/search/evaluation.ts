@@ -69,7 +69,7 @@ export function evaluate(key: SearchKey, facts: Facts, around: Surroundings): bo
       return key.relation === 'older' ? entry.receivedAtMs <= limitMs : entry.receivedAtMs >= limitMs;
     }
     case 'modseq':
-      return entry.modseq >= key.atLeast;
+      return entry.modseq > around.comparableModseq(key.atLeast - 1);
     case 'emailid':
       return entry.emailId === key.id;
     case 'threadid':

@@ -29,6 +29,8 @@ export interface IndexAnswers {
 export interface Surroundings {
   sets: ResolvedSets;
   nowMs: number;
+  /** See `MailboxIndex`. */
+  comparableModseq: (modseq: number) => number;
   answers?: IndexAnswers;
   /** The day that the sender of a message wrote, since the epoch; undefined where that is not known without a read. */
   sentDayOf?: (uid: number) => number | undefined;
@@ -226,8 +228,10 @@ export class CompiledSearch {
         if (key.relation === 'older') return (at) => (this.#view.receivedAtMsAt(at) <= limitMs ? yes : no);
         return (at) => (this.#view.receivedAtMsAt(at) >= limitMs ? yes : no);
       }
-      case 'modseq':
-        return (at) => (this.#view.modseqAt(at) >= key.atLeast ? yes : no);
+      case 'modseq': {
+        const above = this.#around.comparableModseq(key.atLeast - 1);
+        return (at) => (this.#view.modseqAt(at) > above ? yes : no);
+      }
       case 'emailid':
         return (at) => (this.#view.emailIdAt(at) === key.id ? yes : no);
       case 'date':

@@ -124,7 +124,8 @@ class SearchRun {
     this.#opening = opening;
     this.#selected = selected;
     this.#key = key;
-    this.#around = { sets, nowMs: context.services.clock.nowMs() };
+    const comparableModseq = (modseq: number) => selected.index.comparableModseq(modseq);
+    this.#around = { sets, nowMs: context.services.clock.nowMs(), comparableModseq };
     this.#uids = uids;
     this.#verdicts = new Uint8Array(uids.length);
     this.#needsThreadId = needsThreadId(key);

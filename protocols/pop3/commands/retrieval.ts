@@ -43,7 +43,7 @@ async function give(context: SessionContext, at: number, cut: TopCut | undefined
   const chunks = source(context, message, cut !== undefined);
   // Before the first byte of the answer a failure can still be told.
   let next = await chunks.next();
-  output.write(cut ? '+OK Top of message follows\r\n' : `+OK ${message.sizeBytes} octets\r\n`);
+  output.write(cut ? '+OK Top of message follows\r\n' : `+OK ${context.maildrop.sizeBytes(at)} octets\r\n`);
   const stuffer = new DotStuffer();
   try {
     while (!next.done) {

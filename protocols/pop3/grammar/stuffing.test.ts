@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { missingLineEndBytes } from '../../message/index.js';
 import { DotStuffer, TopCut } from './stuffing.js';
 
 /** What a strict client makes of the bytes of a multi-line response (RFC 1939 section 3). */
@@ -31,6 +32,15 @@ describe('DotStuffer', () => {
     fc.assert(
       fc.property(bytes, anyCuts, (message, cuts) => {
         expect(received(stuff(message, cuts)).toString('latin1')).toBe(canonical(message));
+      }),
+      { numRuns: 3_000 },
+    );
+  });
+
+  it('sends as many bytes as the size tells', () => {
+    fc.assert(
+      fc.property(bytes, anyCuts, (message, cuts) => {
+        expect(received(stuff(message, cuts))).toHaveLength(message.length + missingLineEndBytes(message));
       }),
       { numRuns: 3_000 },
     );

@@ -141,7 +141,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     sessions,
     async deliver(text) {
       const bytes = Buffer.isBuffer(text) ? text : Buffer.from(text);
-      const { encoded } = summarizeWithin(bytes, 90_000);
+      const { encoded, missingLineEndBytes } = summarizeWithin(bytes, 90_000);
       const writer = blobs.writer();
       await writer.write(bytes);
       const [inserted] = await mail.append(aliceId, [
@@ -151,6 +151,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
           receivedAtMs: clock.nowMs(),
           summary: encoded,
           messageIds: [],
+          missingLineEndBytes,
         },
       ]);
       return inserted!.uids[0]!.uid;

@@ -2,8 +2,9 @@
 
 import { openConnection } from './connect.js';
 import type { ConnectOptions, OutgoingMessage, PeerLimits, SendResult, TlsOutcome } from './contract.js';
+import { limitsOf } from './peer-limits.js';
 import type { ReadyConnection } from './ready.js';
-import { limitsOf, Transaction } from './transaction.js';
+import { Transaction } from './transaction.js';
 
 export class SmtpClient {
   readonly #connection: ReadyConnection;

@@ -75,6 +75,7 @@ class Opening {
       greeting: greeting.lines.join(' '),
       timeouts: this.timeouts,
       clock: this.#clock,
+      recipientDomains: new Set<string>(),
     };
     if (auth) {
       this.#stage = 'auth';

@@ -81,6 +81,8 @@ export interface PeerLimits {
   maxMessages?: number;
   /** Recipients of one message. */
   maxRecipients?: number;
+  /** Domains of all recipients in one connection. */
+  maxRecipientDomains?: number;
 }
 
 export interface ConnectOptions {

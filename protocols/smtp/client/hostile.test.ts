@@ -82,6 +82,37 @@ describe('a peer that speaks before it is asked', () => {
       expect(lines).not.toContain('.');
     }));
 
+  it.each([[[]], [['PIPELINING']]])('with one answer too many before DATA gets no message, to a peer with %j', (extensions) =>
+    withPeer(peer(extensions, { RCPT: '250 ok\r\n250 2.0.0 taken\r\n' }), async (port, lines) => {
+      const result = await sendTo(port, message('secret\r\n'));
+      expect(result).toMatchObject({ reusable: false, recipients: [{ outcome: 'temporary', code: 0 }] });
+      expect(lines).not.toContain('secret');
+    }),
+  );
+
+  it.each([[[]], [['PIPELINING']]])('with 250 to DATA has taken nothing, to a peer with %j', (extensions) =>
+    withPeer(peer(extensions, { DATA: '250 2.0.0 ok\r\n' }), async (port, lines) => {
+      const result = await sendTo(port, message('secret\r\n'));
+      expect(result).toMatchObject({
+        reusable: false,
+        recipients: [{ outcome: 'temporary', code: 0, enhanced: '4.5.0', stage: 'data', text: expect.stringContaining('250') }],
+      });
+      expect(lines).not.toContain('secret');
+    }),
+  );
+
+  it('has refused nobody for good whose answer may be another one’s', () => {
+    const answers = ['250 ok\r\n250 ok\r\n', '550 5.1.1 no\r\n'];
+    const rest = peer(['PIPELINING']);
+    const answer = (line: string) => (line.startsWith('RCPT') ? answers.shift() : rest(line));
+    return withPeer(answer, async (port) => {
+      const recipients = [{ address: 'one@example.test' }, { address: 'two@example.test' }, { address: 'three@example.test' }];
+      answers.push('250 ok\r\n');
+      const result = await sendTo(port, message('x', { recipients }));
+      expect(result.recipients.map(({ outcome }) => outcome)).toEqual(['temporary', 'temporary', 'temporary']);
+    });
+  });
+
   it('with its farewell while the connection was idle is heard', () =>
     withPeer(peer([]), async (port, _lines, socket) => {
       const client = await SmtpClient.connect(options(port));
@@ -220,6 +251,26 @@ describe('what a peer must promise', () => {
       expect(client.usable).toBe(true);
       await client.quit();
       expect(lines.filter((line) => line.startsWith('RCPT'))).toHaveLength(3);
+    }));
+
+  it('LIMITS: a connection takes no more domains than RCPTDOMAINMAX', () =>
+    withPeer(peer(['LIMITS RCPTDOMAINMAX=2']), async (port, lines) => {
+      const client = await SmtpClient.connect(options(port));
+      expect(client.limits).toEqual({ maxRecipientDomains: 2 });
+      const send = async (...to: string[]) => {
+        const result = await client.send(message('x', { recipients: to.map((address) => ({ address })) }));
+        return { ...result, recipients: result.recipients.map(({ outcome, stage }) => `${outcome} ${stage}`) };
+      };
+      const taken = 'delivered end-of-data';
+      expect(await send('a@x.test', 'b@X.test')).toMatchObject({ reusable: true, recipients: [taken, taken] });
+      expect(await send('a@x.test', 'a@y.test', 'a@z.test')).toMatchObject({
+        reusable: true,
+        recipients: [taken, taken, 'temporary rcpt'],
+      });
+      expect(await send('c@y.test')).toMatchObject({ reusable: true, recipients: [taken] });
+      expect(await send('a@z.test')).toMatchObject({ reusable: false, recipients: ['temporary mail'] });
+      await client.quit();
+      expect(lines.filter((line) => line.includes('z.test'))).toEqual([]);
     }));
 
   it('452 for too many recipients is told apart from other 452', () =>

@@ -11,6 +11,8 @@ export interface ReadyConnection {
   greeting: string;
   timeouts: ClientTimeouts;
   clock: Clock;
+  /** Of the recipients so far, where the peer limits them (RFC 9422 4.3). */
+  recipientDomains: Set<string>;
 }
 
 /** The peer's code and words as an error. */

@@ -2,35 +2,22 @@
  * One message over an open connection: MAIL, RCPT, then BDAT or DATA; pipelined where the peer allows it (RFC 2920). Keeps, for each
  * recipient, the first thing that decided its fate.
  */
-import { domainToASCII } from 'node:url';
 import { encodeXtext, formatRecipientParameters } from '../grammar/parameters.js';
+import { domainOf } from '../grammar/path.js';
 import type { ParsedReply } from '../grammar/reply.js';
 import { BodyUnreadable, sendByChunks, sendByData } from './body.js';
 import type {
   ClientStage,
   OutgoingMessage,
   OutgoingRecipient,
-  PeerLimits,
   RecipientOutcome,
   RecipientResult,
   SendResult,
 } from './contract.js';
+import { limitsOf } from './peer-limits.js';
 import type { ReadyConnection } from './ready.js';
 import { ConnectionLost } from './wire.js';
-
-/** RFC 9422 4: `LIMITS RCPTMAX=20 MAILMAX=5`. What is malformed is passed over. */
-export function limitsOf(capabilities: ReadonlyMap<string, string>): PeerLimits {
-  const limits: PeerLimits = {};
-  for (const item of (capabilities.get('LIMITS') ?? '').split(' ')) {
-    const match = /^(MAILMAX|RCPTMAX)=([1-9][0-9]{0,5})$/i.exec(item);
-    if (!match) continue;
-    if (match[1]!.toUpperCase() === 'MAILMAX') limits.maxMessages = Number(match[2]);
-    else limits.maxRecipients = Number(match[2]);
-  }
-  return limits;
-}
-
-const nonAscii = /[^\x00-\x7f]/;
+import { asciiAddress, assertOneLine, nonAscii } from './wire-address.js';
 
 /** Something that decided the fate of recipients. */
 export interface Decision {
@@ -47,22 +34,6 @@ interface Addressee {
   /** As written on the wire. */
   address: string;
   decision: Decision | undefined;
-}
-
-/** The address for a peer without SMTPUTF8: a domain has an ASCII form, a local part has none. Undefined when there is none. */
-function asciiAddress(address: string): string | undefined {
-  const at = address.lastIndexOf('@');
-  if (!nonAscii.test(address)) return address;
-  if (at < 0 || nonAscii.test(address.slice(0, at))) return undefined;
-  const domain = domainToASCII(address.slice(at + 1));
-  return domain === '' ? undefined : `${address.slice(0, at)}@${domain}`;
-}
-
-/** An address that could break out of its line is a defect of the caller. */
-function assertOneLine(address: string): void {
-  if (/[\x00-\x1f\x7f<>]/.test(address) && !/^"[^\x00-\x1f\x7f]*"@[^\x00-\x1f\x7f<>]*$/.test(address)) {
-    throw new TypeError(`not an address: ${JSON.stringify(address)}`);
-  }
 }
 
 export class Transaction {
@@ -153,12 +124,32 @@ export class Transaction {
       this.#decideOpen(refuse('5.3.4', `The message has ${body.sizeBytes} octets, the peer takes ${maxBytes}`));
     }
     this.#checkPromises(refuse);
-    const { maxRecipients } = limitsOf(capabilities);
+    const { maxRecipients, maxRecipientDomains } = limitsOf(capabilities);
+    if (maxRecipientDomains !== undefined) this.#keepToDomains(maxRecipientDomains, refuse);
     if (maxRecipients === undefined) return;
     // What is over the peer's limit goes in a transaction of its own.
     for (const addressee of this.#open().slice(maxRecipients)) {
       const text = `The peer takes ${maxRecipients} recipients at a time`;
       addressee.decision = { ...refuse('4.5.3', text), outcome: 'temporary', stage: 'rcpt', wide: false };
+    }
+  }
+
+  /** RFC 9422 4.3: what is over goes in a connection of its own. Where that is all of the message, this connection is of no more use to it. */
+  #keepToDomains(max: number, refuse: (enhanced: string, text: string) => Decision): void {
+    const { recipientDomains: known } = this.connection;
+    const over: Addressee[] = [];
+    for (const addressee of this.#open()) {
+      const domain = domainOf(addressee.address);
+      if (!known.has(domain) && known.size >= max) over.push(addressee);
+      else known.add(domain);
+    }
+    const text = `The peer takes recipients of ${max} domains in a connection`;
+    const isAll = over.length > 0 && this.#open().length === over.length;
+    if (isAll) this.#reusable = false;
+    for (const addressee of over) {
+      addressee.decision = isAll
+        ? { ...refuse('4.4.2', text), outcome: 'temporary' }
+        : { ...refuse('4.5.3', text), outcome: 'temporary', stage: 'rcpt', wide: false };
     }
   }
 
@@ -296,8 +287,12 @@ export class Transaction {
     if (nobody && (this.#chunking || !this.#pipelining)) return;
     this.#stage = 'data';
     if (!this.#chunking) {
-      if (!this.#pipelining) await wire.write('DATA\r\n', timeouts.commandMs);
+      if (!this.#pipelining) {
+        this.#assertInStep();
+        await wire.write('DATA\r\n', timeouts.commandMs);
+      }
       const reply = await wire.read(timeouts.dataInitiationMs);
+      if (reply.code < 400 && reply.code !== 354) return this.#outOfStep(reply);
       if (reply.code !== 354) return this.#decideOpen(this.#decisionOf(reply, true));
       if (nobody) return this.#endEmpty();
     }
@@ -344,6 +339,18 @@ export class Transaction {
     );
     // By BDAT a refusal was an answer to a whole chunk: the connection is in order unless chunks were on their way.
     if (!this.#chunking || !isRefusal) this.connection.wire.destroy();
+  }
+
+  /** A yes where only 354 or a refusal belongs: the answers are shifted, and none of this transaction can be believed. Nothing was sent that could be taken. */
+  #outOfStep(said: ParsedReply): void {
+    const text = `The peer answered DATA with ${said.code} ${said.lines.join(' ')}`;
+    const confused: Decision = { outcome: 'temporary', code: 0, enhanced: '4.5.0', text, stage: 'data', wide: true };
+    for (const addressee of this.#addressees) {
+      const { decision } = addressee;
+      // What we have decided ourselves stands.
+      if (decision === undefined || decision.code > 0) addressee.decision = confused;
+    }
+    this.connection.wire.destroy();
   }
 
   /** RFC 2033 4.2: LMTP answers once for each recipient that it accepted. */

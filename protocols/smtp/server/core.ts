@@ -89,6 +89,8 @@ export interface SessionCore extends SessionInfo {
   messageCount: number;
   transactionCount: number;
   authFailureCount: number;
+  /** Recipients that the handler has refused for good, in all transactions. */
+  refusedRecipientCount: number;
   /** Domains of accepted recipients, where they are limited. */
   recipientDomains: Set<string> | undefined;
 

@@ -17,6 +17,11 @@ export interface SmtpLimits {
   maxMessages: number;
   /** Commands the session itself refused (syntax, order); then 421. */
   maxErrors: number;
+  /**
+   * Recipients refused for good (5xx) in a session; then 421, so that nobody tries out which addresses there are. 0: no limit. Whoever has logged in or speaks
+   * LMTP, an MTA of ours, is not counted.
+   */
+  maxRefusedRecipients: number;
   /** Failed logins; then 421. */
   maxAuthFailures: number;
   /** Waiting for the next complete command line. */
@@ -57,6 +62,7 @@ export const defaultSmtpLimits: SmtpLimits = {
   maxDroppedChunkBytes: 268_435_456,
   maxMessages: 1000,
   maxErrors: 20,
+  maxRefusedRecipients: 100,
   maxAuthFailures: 5,
   commandTimeoutMs: 300_000,
   dataTimeoutMs: 180_000,

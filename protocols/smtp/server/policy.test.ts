@@ -188,6 +188,16 @@ describe('policy', () => {
     expect(session.isClosing).toBe(true);
   });
 
+  it('starts over with XCLIENT, and recipients refused are those of the client before', () => {
+    const { socket, session } = converse(() => ({ isTrustedPeer: true }), { limits: { maxRefusedRecipients: 2 } });
+    const guess = 'EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<unknown@example.test>\r\nRSET\r\n';
+    socket.feed(`${guess}XCLIENT ADDR=192.0.2.7\r\n${guess}`);
+    expect(codes(socket.said())).toBe('220 250 250 550 250 220 250 250 550 250');
+    socket.feed(guess);
+    expect(codes(socket.said())).toBe('250 250 550 421');
+    expect(session.isClosing).toBe(true);
+  });
+
   it('is not asked for a connection that was lost before it began', async () => {
     const socket = new MemorySocket();
     socket.destroy();

@@ -91,6 +91,7 @@ export class SmtpSession implements SessionCore {
   messageCount = 0;
   transactionCount = 0;
   authFailureCount = 0;
+  refusedRecipientCount = 0;
   recipientDomains: Set<string> | undefined;
   local: unknown = undefined;
 
@@ -297,6 +298,7 @@ export class SmtpSession implements SessionCore {
   restart(hello: GivenHello | undefined) {
     this.endTransaction(false);
     this.principal = undefined;
+    this.refusedRecipientCount = 0;
     this.greetingName = '';
     this.extended = false;
     this.#logger = undefined;

@@ -80,6 +80,7 @@ export class AccountCheck {
     await this.#each(this.#keys.allEntries, (rows) => this.#checkEntries(rows));
     await this.#each(this.#keys.allMessages, (rows) => this.#checkMessages(rows), messagesPerPage);
     await this.#each(this.#keys.allSummaries, (rows) => this.#checkSummaries(rows), messagesPerPage);
+    await this.#each(this.#keys.allLineEnds, (rows) => this.#checkLineEnds(rows));
     await this.#each(this.#keys.allThreads, (rows) => this.#checkThreads(rows));
     await this.#each(this.#keys.allReferences, (rows) => this.#checkReferences(rows));
     await this.#checkMailboxes();
@@ -245,6 +246,21 @@ export class AccountCheck {
         const [row, message] = await tx.getMany([key, this.#keys.message(id)]);
         return row !== undefined && message === undefined;
       });
+    }
+  }
+
+  /** Nodes of a release without these rows leave them behind when they remove a message. */
+  async #checkLineEnds(rows: readonly KeyValue[]): Promise<void> {
+    const refs = rows.map(({ key }) => ({ key, message: this.#keys.message(this.#keys.lineEndsOf(key)) }));
+    const messages = await this.#read((reads) => reads.getMany(refs.map(({ message }) => message)));
+    for (const [at, { key, message }] of refs.entries()) {
+      if (messages[at]) continue;
+      const isSo = async (tx: KvTransaction) => {
+        const [row, value] = await tx.getMany([key, message]);
+        return row !== undefined && value === undefined;
+      };
+      const problem = `line ends are kept of message ${this.#keys.lineEndsOf(key)}, which does not exist`;
+      await this.#suspect(problem, isSo, (tx) => tx.clear(key));
     }
   }
 

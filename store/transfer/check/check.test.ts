@@ -21,6 +21,7 @@ import {
   decodeState,
   encodeCounts,
   encodeEntry,
+  encodeLineEnds,
   encodeState,
 } from '../../mail/records.js';
 import * as queueRecords from '../../queue/records.js';
@@ -89,6 +90,12 @@ const cases: [name: string, sabotage: Sabotage, problems: RegExp[], mendable: bo
       /^there is an annotation, but no mailbox m0nowhere$/,
       /^there is a mark of what is recent, but no mailbox m0nowhere$/,
     ],
+    true,
+  ],
+  [
+    'line ends of a message that is gone',
+    async (tx, { keys }) => tx.set(keys.lineEnds('00000000000000000000'), encodeLineEnds(2)),
+    [/^line ends are kept of message 0{20}, which does not exist$/],
     true,
   ],
   [

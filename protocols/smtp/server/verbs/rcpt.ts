@@ -11,6 +11,7 @@ const accepted = reply(250, '2.1.5', 'Recipient accepted');
 const noTransaction = reply(503, '5.5.1', 'Say MAIL first');
 const chunksBegun = reply(503, '5.5.1', 'The message has begun already');
 const tooMany = reply(452, '4.5.3', 'Too many recipients, send the rest in another message');
+const tooManyRefused = reply(421, '4.7.0', 'Too many recipients were refused');
 const tooManyDomains = reply(452, '4.5.3', 'Too many domains, send the rest over another connection');
 
 /** RFC 9422 4.3: the limit holds for the session. */
@@ -34,6 +35,14 @@ function parse(session: SessionCore, argument: string): RecipientCommand | Reply
   return parameters.ok ? { address: path.mailbox!.address, parameters: parameters.value } : parameters.reply;
 }
 
+/** RFC 5321 7.3: who names one address after the other that is not there wants to know which are. */
+function refused(session: SessionCore, answer: Reply) {
+  session.refuse('rcpt', answer);
+  const { limits, mode, principal } = session;
+  if (answer.code < 500 || mode === 'lmtp' || principal || limits.maxRefusedRecipients <= 0) return;
+  if (++session.refusedRecipientCount >= limits.maxRefusedRecipients) session.replyAndClose(tooManyRefused);
+}
+
 export function rcpt(session: SessionCore, argument: string) {
   const transaction = session.mail;
   if (!transaction) return session.protocolError('rcpt', noTransaction);
@@ -48,7 +57,7 @@ export function rcpt(session: SessionCore, argument: string) {
     'rcptTo',
     () => session.handler.rcptTo(session, transaction, command),
     (answer) => {
-      if (answer && answer.code >= 400) return session.refuse('rcpt', answer);
+      if (answer && answer.code >= 400) return refused(session, answer);
       session.recipients.push(command);
       if (session.limits.maxRecipientDomains > 0) (session.recipientDomains ??= new Set()).add(domainOf(command.address));
       session.send(answer ?? accepted);
