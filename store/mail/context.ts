@@ -15,7 +15,7 @@ import { isWrittenBy } from './log.js';
 const changes = counter('starling_mail_changes_total', 'Committed changes of accounts, by operation', ['operation']);
 const replays = counter('starling_mail_replayed_changes_total', 'Changes found committed after their commit had been unknown');
 
-export interface MailContext {
+export interface ChangeContext {
   kv: KvStore;
   blobs: BlobStore;
   clock: Clock;
@@ -24,6 +24,19 @@ export interface MailContext {
   gate: AccountGate;
   keysOf(accountId: AccountId): AccountKeys;
   announce(notice: ChangeNotice | undefined): void;
+}
+
+/** Runs a change of so many messages, perhaps in one transaction with others of the account; what it throws is thrown on, and fails none of those. */
+export type ChangeTogether = <T>(
+  accountId: AccountId,
+  operation: string,
+  messages: number,
+  body: ChangeBody<T>,
+) => Promise<T>;
+
+export interface MailContext extends ChangeContext {
+  /** As `changeAccount`, for changes of few messages that write nothing of new ones (`combined-changes.ts`). */
+  changeTogether: ChangeTogether;
 }
 
 export interface ChangeSettings {
@@ -37,7 +50,7 @@ export interface ChangeSettings {
 
 /** Opens the changes of one account in a transaction. */
 export function openChanges(
-  context: MailContext,
+  context: ChangeContext,
   tx: KvTransaction,
   accountId: AccountId,
   token: Buffer,
@@ -47,38 +60,85 @@ export function openChanges(
   return AccountChanges.open({ tx, keys: context.keysOf(accountId), blobs, clock, random, token }, expected);
 }
 
+/** What a change does; `mayHaveCommitted` as of transactions. */
+export type ChangeBody<T> = (account: AccountChanges, attempt: { readonly mayHaveCommitted: boolean }) => Promise<T>;
+
+/** A change that is to be made once, however often its body runs. */
+export interface PlannedChange<T> {
+  operation: string;
+  body: ChangeBody<T>;
+  token: Buffer;
+  /** What attempts that wrote something have answered, by their modseq. */
+  attempts: Map<number, T>;
+  /** Whether an earlier attempt may stand, one that it made together with others included. */
+  mayHaveCommitted: boolean;
+}
+
+/** What a change has answered, and its notice if it has changed anything. */
+export interface Done<T> {
+  value: T;
+  notice: ChangeNotice | undefined;
+}
+
+export function planChange<T>(
+  context: ChangeContext,
+  operation: string,
+  body: ChangeBody<T>,
+): PlannedChange<T> {
+  return { operation, body, token: newChangeToken(context.random), attempts: new Map(), mayHaveCommitted: false };
+}
+
 /**
- * Runs `body` as one change of one account and commits. The body may run again; a change whose commit was unknown is recognised by its
- * token in the log, and answered with what that attempt answered (TRAPS 2).
+ * Makes a change in a transaction, behind what other changes have written there. One whose commit was unknown is recognised by its token in the log, and answered
+ * with what that attempt answered (TRAPS 2).
  */
+export async function makeChange<T>(
+  context: ChangeContext,
+  tx: KvTransaction,
+  accountId: AccountId,
+  change: PlannedChange<T>,
+  settings: ChangeSettings = {},
+): Promise<Done<T>> {
+  change.mayHaveCommitted ||= tx.mayHaveCommitted;
+  const account = await openChanges(context, tx, accountId, change.token, settings.expected);
+  const earlier = await committedAttempt(tx, account.keys, change.attempts, change.token);
+  if (earlier) return earlier;
+  if (!account.exists && !settings.mayBeNew) throw new MailError('no-mailbox', 'the account has no mailboxes yet');
+  const value = await change.body(account, change);
+  const notice = account.finish();
+  if (notice) change.attempts.set(notice.modseq, value);
+  return { value, notice };
+}
+
+/** After the commit: counts changes that shared it, and tells of them with the last one's notice. */
+export function noteChanges(
+  context: ChangeContext,
+  made: readonly PlannedChange<unknown>[],
+  outcomes: readonly Done<unknown>[],
+): void {
+  let latest: ChangeNotice | undefined;
+  outcomes.forEach(({ notice }, place) => {
+    if (!notice) return;
+    changes.inc({ operation: made[place]!.operation });
+    if (!latest || notice.modseq > latest.modseq) latest = notice;
+  });
+  context.announce(latest);
+}
+
+/** Runs `body` as one change of one account and commits. The body may run again. */
 export function changeAccount<T>(
-  context: MailContext,
+  context: ChangeContext,
   accountId: AccountId,
   operation: string,
-  body: (account: AccountChanges) => Promise<T>,
+  body: ChangeBody<T>,
   settings: ChangeSettings = {},
 ): Promise<T> {
-  const token = newChangeToken(context.random);
-  const attempts = new Map<number, T>();
-  const keys = context.keysOf(accountId);
+  const change = planChange(context, operation, body);
   const run = async () => {
-    const done = await context.kv.transact(
-      async (tx) => {
-        const account = await openChanges(context, tx, accountId, token, settings.expected);
-        const earlier = await committedAttempt(tx, keys, attempts, token);
-        if (earlier) return earlier;
-        if (!account.exists && !settings.mayBeNew) throw new MailError('no-mailbox', 'the account has no mailboxes yet');
-        const value = await body(account);
-        const notice = account.finish();
-        if (notice) attempts.set(notice.modseq, value);
-        return { value, notice };
-      },
-      { label: `mail-${operation}` },
-    );
-    if (done.notice) {
-      changes.inc({ operation });
-      context.announce(done.notice);
-    }
+    const done = await context.kv.transact((tx) => makeChange(context, tx, accountId, change, settings), {
+      label: `mail-${operation}`,
+    });
+    noteChanges(context, [change], [done]);
     return done.value;
   };
   return settings.insideGate ? run() : context.gate.runExclusive(accountId, run);
@@ -89,7 +149,7 @@ async function committedAttempt<T>(
   keys: AccountKeys,
   attempts: ReadonlyMap<number, T>,
   token: Buffer,
-): Promise<{ value: T; notice: ChangeNotice } | undefined> {
+): Promise<Done<T> | undefined> {
   if (attempts.size === 0) return undefined;
   const modseqs = [...attempts.keys()];
   const values = await tx.snapshot.getMany(modseqs.map((modseq) => keys.logAt(modseq)));

@@ -1,6 +1,7 @@
 /** Removing entries, and messages whose last entry went. */
 import type { KvTransaction } from '../kv/contract.js';
 import type { AccountChanges } from './account-changes.js';
+import { maxCombinedMessages } from './combined-changes.js';
 import { changeAccount, inParts, type MailContext, sortedUids } from './context.js';
 import type { AccountId, EmailId, MailboxId } from './contract.js';
 import type { StoredMessage } from './records.js';
@@ -15,8 +16,8 @@ export async function expunge(
   options: { onlyDeleted?: boolean; precondition?: (tx: KvTransaction) => Promise<void> } = {},
 ): Promise<number[]> {
   const onlyDeleted = options.onlyDeleted ?? true;
-  const parts = await inParts(sortedUids(uids), (part) =>
-    changeAccount(context, accountId, 'expunge', async (account) => {
+  const parts = await inParts(sortedUids(uids), (part) => {
+    const body = async (account: AccountChanges) => {
       await options.precondition?.(account.tx);
       const found = await account.entries(mailboxId, part);
       const leaving = onlyDeleted ? found.filter((entry) => entry.isDeleted) : found;
@@ -26,8 +27,12 @@ export async function expunge(
       const gone = leaving.map((entry) => entry.uid);
       if (gone.length > 0) await account.settled(mailboxId, rangesOf(gone));
       return gone;
-    }),
-  );
+    };
+    // What must hold for this change alone is looked up in a transaction of its own.
+    const isAlone = options.precondition !== undefined || part.length > maxCombinedMessages;
+    if (isAlone) return changeAccount(context, accountId, 'expunge', body);
+    return context.changeTogether(accountId, 'expunge', part.length, body);
+  });
   return parts.flat();
 }
 

@@ -1,7 +1,8 @@
 /** Changing keywords and \Deleted. Keywords belong to the message and are changed in all its entries; \Deleted belongs to the one entry. */
 import { KvError } from '../kv/contract.js';
 import type { AccountChanges } from './account-changes.js';
-import { changeAccount, type MailContext, sortedUids } from './context.js';
+import { maxCombinedMessages } from './combined-changes.js';
+import { type ChangeBody, changeAccount, type MailContext, sortedUids } from './context.js';
 import type { AccountId, EmailId, FlagChange, FlagResult, MailboxEntry, MailboxId } from './contract.js';
 import { FlagOutcome } from './flag-outcome.js';
 import { type AskedFlags, type PartRows, readPart, wantedDeleted, wantedKeywords } from './flag-plan.js';
@@ -73,15 +74,17 @@ async function changeRows(
     reading = undefined;
     const run = (some: readonly number[], known?: RowsAhead) => {
       let runs = 0;
-      return changeAccount(context, accountId, 'flags', async (account) => {
+      const body: ChangeBody<PartDone> = async (account, attempt) => {
         // Only while none of the runs can have been committed: the halves must not find it done.
-        if (++runs > maxRunsOfPart && some.length > 1 && !account.tx.mayHaveCommitted) throw new Crowded();
+        if (++runs > maxRunsOfPart && some.length > 1 && !attempt.mayHaveCommitted) throw new Crowded();
         const rows = known && isStillTrue(known.modseq, account.state.modseq, own) ? known.rows : undefined;
         const done = await changePart(account, mailboxId, some, asked, rows);
         // While this part is on its way to the disk, the next one is read.
         if (done.modseq > 0 && next.length > 0) reading ??= readAhead(context, accountId, mailboxId, next, asked);
         return done;
-      });
+      };
+      if (sorted.length > maxCombinedMessages) return changeAccount(context, accountId, 'flags', body);
+      return context.changeTogether(accountId, 'flags', some.length, body);
     };
     for (const done of await wholeOrHalves(part, run, ahead)) {
       own.add(done.modseq);

@@ -8,7 +8,8 @@ import { KvError, type KvStore } from '../kv/contract.js';
 import { ensureAccount, usage } from './account.js';
 import { insertOverheadBytes, maxCombinedBytes } from './account-changes.js';
 import { mailAnnotations } from './annotations.js';
-import { changeAccount, type MailContext, openChanges } from './context.js';
+import { combinedChanges } from './combined-changes.js';
+import { type ChangeContext, changeAccount, type MailContext, openChanges } from './context.js';
 import {
   type AccountId,
   type ChangeHints,
@@ -109,7 +110,8 @@ export function createMailStore(options: MailStoreOptions): OpenMailStore {
   const keysOf = accountKeysCache();
   const notices = new ChangeNotices({ kv, clock, random, logger, keysOf });
   const announce = (notice: ChangeNotice | undefined) => notices.announce(notice);
-  const context: MailContext = { kv, blobs, clock, random, logger, gate, keysOf, announce };
+  const parts: ChangeContext = { kv, blobs, clock, random, logger, gate, keysOf, announce };
+  const context: MailContext = { ...parts, changeTogether: combinedChanges(parts) };
   const trees = new TreeCache(context);
   const places = new MailboxPlaces(context);
   const indexes = new IndexCache(context, {

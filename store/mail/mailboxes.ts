@@ -1,7 +1,7 @@
 /** Making, renaming and subscribing mailboxes; the first step of removing one. */
 import type { AccountChanges } from './account-changes.js';
 import { dropAnnotations } from './annotations.js';
-import { changeAccount, type MailContext } from './context.js';
+import { type ChangeContext, changeAccount, type MailContext } from './context.js';
 import { type AccountId, type Mailbox, type MailboxId, type MailboxRole, MailError, mailLimits } from './contract.js';
 import { moveMessages } from './copy-move.js';
 import { newMailboxId } from './ids.js';
@@ -156,7 +156,7 @@ async function renameInbox(context: MailContext, accountId: AccountId, to: reado
 }
 
 /** Removes name, record and counts at once; answers the mailbox, whose entries are still to be cleared. */
-export function dropMailbox(context: MailContext, accountId: AccountId, path: readonly string[]): Promise<MailboxId> {
+export function dropMailbox(context: ChangeContext, accountId: AccountId, path: readonly string[]): Promise<MailboxId> {
   if (isInbox(path)) throw new MailError('not-allowed', 'INBOX stays');
   return changeAccount(context, accountId, 'delete-mailbox', async (account) => {
     const mailbox = await needPath(account, path);

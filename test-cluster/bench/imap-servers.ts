@@ -10,6 +10,8 @@ export interface ImapServer {
   readonly name: 'starling' | 'dovecot';
   readonly port: number;
   readonly password: string;
+  /** Of the node, or of Dovecot's master. */
+  readonly pid: number;
   /** A fresh process on the same mail. */
   restart(): Promise<void>;
   /** Resolves when searches for text find everything in the index; false where the server can't say. */
@@ -23,14 +25,14 @@ export const meterOf = (server: ImapServer, localAddress?: string): Promise<Imap
   ImapMeter.connect({ port: server.port, user: benchUser, password: server.password, ...(localAddress ? { localAddress } : {}) });
 
 /** A node that takes as many connections from one address as the benchmark opens. */
-export async function startStarling(maxConnections = 1_000): Promise<ImapServer & { node: NodeProcess }> {
+export async function startStarling(maxConnections = 1_000, hasFullText = true): Promise<ImapServer & { node: NodeProcess }> {
   const portOffset = await freePortOffset(Object.values(basePorts));
   const listener = (name: 'imaps' | 'http', protocol: string, more: string) =>
     `[[listeners]]\nname = "${name}"\nprotocol = "${protocol}"\nport = ${basePorts[name] + portOffset}\n${more}\n`;
   const limits = `tls = "implicit"\nmaxConnections = ${maxConnections}\nmaxConnectionsPerAddress = ${maxConnections}`;
   const node = await NodeProcess.start({
     portOffset,
-    clusterSettings: `[imap]\nmaxConnectionsPerUser = ${maxConnections}\n`,
+    clusterSettings: `[imap]\nmaxConnectionsPerUser = ${maxConnections}\n[search]\nenabled = ${hasFullText}\n`,
     settings: `[log]\nlevel = "warn"\n${listener('imaps', 'imap', limits)}${listener('http', 'http', 'tls = "none"')}`,
   });
   return {
@@ -38,6 +40,9 @@ export async function startStarling(maxConnections = 1_000): Promise<ImapServer 
     node,
     port: node.port('imaps'),
     password: node.password,
+    get pid() {
+      return node.pid;
+    },
     restart: async () => {
       await node.stop();
       await node.start();
@@ -68,6 +73,9 @@ export async function startDovecot(options: DovecotOptions): Promise<ImapServer 
     dovecot,
     port: dovecot.ports.imaps,
     password: dovecot.password,
+    get pid() {
+      return dovecot.pid;
+    },
     restart: () => dovecot.restart(),
     indexed: async (user) => {
       await dovecot.index(user);

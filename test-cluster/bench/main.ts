@@ -1,8 +1,8 @@
 /**
- * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N] [--messages N] [--connections N] [--only PART]`: runs one
- * benchmark and prints one JSON line, the machine and the versions inside. `--store` is for `kv`, `deliver-local` and `queue-scale`, `--nodes` for `deliver-local`, `failover` and
+ * `npm run bench -- NAME [--json] [--store embedded|memory|postgres|foundationdb] [--nodes N] [--messages N] [--connections N] [--clients N] [--users N]
+ * [--only PART]`: runs one benchmark and prints one JSON line, the machine and the versions inside. `--store` is for `kv`, `deliver-local` and `queue-scale`, `--nodes` for `deliver-local`, `failover` and
  * `queue-claims` and `queue-drain`, `--messages` for these two, `queue-scale`, `deliver-remote` and `imap`, `--only PART,PART` for `imap`, `--connections` for
- * `idle-connections`.
+ * `idle-connections`, `--clients` and `--users` for `imap-stress`.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -69,6 +69,8 @@ const { values, positionals } = parseArgs({
     nodes: { type: 'string' },
     messages: { type: 'string' },
     connections: { type: 'string' },
+    clients: { type: 'string' },
+    users: { type: 'string' },
     only: { type: 'string' },
   },
 });
@@ -77,20 +79,30 @@ const unknown = names.find((name) => !(name in benchmarks));
 if (unknown !== undefined) refuse(`no benchmark ${unknown}; there are: ${Object.keys(benchmarks).join(', ')}`);
 const store = benchStores.find((name) => name === values.store);
 if (values.store !== undefined && !store) refuse(`--store takes ${benchStores.join(', ')}, not '${values.store}'`);
-const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
-if (nodes !== undefined && !(Number.isInteger(nodes) && nodes >= 1 && nodes <= 9)) refuse('--nodes takes a number from 1 to 9');
-const messages = values.messages === undefined ? undefined : Number(values.messages);
-if (messages !== undefined && !(Number.isInteger(messages) && messages >= 100 && messages <= 10_000_000))
-  refuse('--messages takes a number from 100 to 10000000');
-const connections = values.connections === undefined ? undefined : Number(values.connections);
-if (connections !== undefined && !(Number.isInteger(connections) && connections >= 10 && connections <= 50_000))
-  refuse('--connections takes a number from 10 to 50000');
+/** A whole number within the bounds; undefined where it was not given. */
+function numberOf(
+  option: 'nodes' | 'messages' | 'connections' | 'clients' | 'users',
+  minimum: number,
+  maximum: number,
+): number | undefined {
+  const text = values[option];
+  if (text === undefined) return undefined;
+  const number = Number(text);
+  if (!(Number.isInteger(number) && number >= minimum && number <= maximum))
+    refuse(`--${option} takes a number from ${minimum} to ${maximum}`);
+  return number;
+}
+const nodes = numberOf('nodes', 1, 9);
+const messages = numberOf('messages', 100, 10_000_000);
+const connections = numberOf('connections', 10, 50_000);
+const clients = numberOf('clients', 1, 150);
+const users = numberOf('users', 1, 3);
 if (values.only !== undefined && names.some((name) => name !== 'imap')) refuse('--only is for imap');
 for (const name of names) {
   const benchmark = await benchmarks[name]!();
   const result = {
     bench: name,
-    ...(await benchmark.run({ store, nodes, messages, connections, only: values.only })),
+    ...(await benchmark.run({ store, nodes, messages, connections, clients, users, only: values.only })),
     machine: machine(),
   };
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${JSON.stringify(result, null, 2)}\n`);

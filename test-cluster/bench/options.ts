@@ -11,6 +11,10 @@ export interface BenchOptions {
   messages?: number;
   /** How many connections, where a benchmark lets one choose. */
   connections?: number;
+  /** How many clients at once, where a benchmark lets one choose. */
+  clients?: number;
+  /** Over how many users they are spread: with one, all are in the same account. */
+  users?: number;
   /** One part of a benchmark that has parts. */
   only?: string;
 }

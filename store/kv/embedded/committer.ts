@@ -14,6 +14,7 @@ import { type Watch, WatchRegistry } from '../watches.js';
 import type { WriteBuffer } from '../write-buffer.js';
 import { BatchEncoder } from './batch.js';
 import type { FailureKind, FromWriter, WriterSettings } from './messages.js';
+import { ReadCache } from './read-cache.js';
 import { WriterThread } from './writer-thread.js';
 
 const batchTransactions = histogram(
@@ -34,6 +35,8 @@ const maxBatchTransactions = 10_000;
 /** Larger buffers are not kept for the next batch. */
 const maxKeptBufferBytes = 1024 * 1024;
 const maxKeptBuffers = 2;
+/** For rows that are read again and again. */
+const readCacheBytes = 8 * 1024 * 1024;
 
 interface Waiting {
   readonly record: CommitRecord;
@@ -55,6 +58,7 @@ interface Batch {
 
 export class Committer {
   readonly history = new CommitHistory();
+  readonly cache = new ReadCache(readCacheBytes);
   readonly #watches = new WatchRegistry();
   readonly #queue: Batch[] = [];
   readonly #spareBuffers: ArrayBuffer[] = [];
@@ -104,6 +108,7 @@ export class Committer {
     const record: CommitRecord = { version: batch.version, ...writtenBy(request, stamp), settled: batch.settled };
     const changed = this.#armWatches(request, record);
     this.history.record(record);
+    this.cache.written(record);
     return this.#await(batch, record, changed);
   }
 
@@ -238,6 +243,8 @@ export class Committer {
 
   #fail(batch: Batch, kind: FailureKind, message: string, visibleVersion: number): void {
     this.logger.error({ reason: message, kind, transactions: batch.waiting.length }, 'a batch of commits failed');
+    // Rare, and what the file has now is best read from it.
+    this.cache.clear();
     if (visibleVersion >= batch.version) {
       for (const { record } of batch.waiting) this.#watches.fire(record.points, record.ranges, record);
     } else this.history.drop(batch.version);
@@ -249,6 +256,7 @@ export class Committer {
   /** The thread is gone: nobody knows about the batch that it had. The file tells when it is opened again. */
   #onLost(error: Error): void {
     this.logger.error({ err: error }, 'the writer thread was lost');
+    this.cache.clear();
     this.#thread = undefined;
     const batch = this.#inFlight;
     void this.#restart().then(() => {

@@ -5,6 +5,7 @@ import { expect, it } from 'vitest';
 import { systemClock } from '../../../ops/telemetry/index.js';
 import type { Snapshot } from '../backend.js';
 import { CommitHistory } from '../history.js';
+import { ReadCache } from './read-cache.js';
 import { SnapshotPool } from './snapshots.js';
 import { openWriteConnection } from './sqlite.js';
 
@@ -14,7 +15,7 @@ it('tells everybody who waits for a view when the file can not be read any more'
   openWriteConnection({ file, durability: 'none', maxFileBytes: 0 }).close();
   let nowMs = 0;
   const clock = { ...systemClock, monotonicMs: () => nowMs };
-  const pool = new SnapshotPool(file, clock, new CommitHistory());
+  const pool = new SnapshotPool(file, clock, new CommitHistory(), new ReadCache(0));
   // Views that are too old to be shared, until there are no more connections.
   const views: Snapshot[] = [];
   let next = pool.acquire(0);

@@ -10,7 +10,8 @@ import type { Clock, Timer } from '../../../ops/telemetry/index.js';
 import type { MaybePromise, Snapshot } from '../backend.js';
 import { type KeyValue, KvError, kvLimits } from '../contract.js';
 import type { CommitHistory } from '../history.js';
-import { asBuffer } from '../key-text.js';
+import { asBuffer, keyText } from '../key-text.js';
+import type { ReadCache } from './read-cache.js';
 import { type Database, openReadConnection, type Statement } from './sqlite.js';
 
 const maxConnections = 16;
@@ -35,6 +36,7 @@ export class SnapshotPool {
     readonly file: string,
     readonly clock: Clock,
     readonly history: CommitHistory,
+    readonly cache: ReadCache,
   ) {}
 
   /** A view of version `minVersion` or later. */
@@ -190,10 +192,14 @@ class SharedSnapshot implements Snapshot {
 
   get(key: Uint8Array): Buffer | undefined {
     this.view.assertOpen();
-    return readErrors(() => {
-      const row = this.view.connection.get.get(key) as [Uint8Array] | undefined;
-      return row && asBuffer(row[0]);
-    });
+    const { cache, history } = this.pool;
+    const text = keyText(key);
+    const known = cache.find(text, this.version);
+    if (known) return known.value;
+    const value = readErrors(() => (this.view.connection.get.get(key) as [Uint8Array] | undefined)?.[0]);
+    // Its version is pinned as long as the view is open, so the history knows of all commits above it.
+    if (history.writerSince(text, this.version)) return value && asBuffer(value);
+    return cache.note(text, value, this.version);
   }
 
   getMany(keys: readonly Uint8Array[]): (Buffer | undefined)[] {

@@ -41,7 +41,7 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     unlock();
     throw error;
   }
-  const snapshots = new SnapshotPool(file, clock, committer.history);
+  const snapshots = new SnapshotPool(file, clock, committer.history, committer.cache);
   return new RetryingStore(new EmbeddedSource(committer, snapshots, clock, unlock), clock, random);
 }
 
