@@ -8,6 +8,8 @@ const common: ReadonlySet<string> = new Set(`${systemFlags} ${commonKeywords}`.s
 /** Further keywords that are listed; of more than that, those that came last. */
 const maxListedKeywords = 100;
 
+const none: ReadonlySet<string> = new Set();
+
 export class ToldKeywords {
   /** The index's own list, of which the first `#count` have been told: ten thousand sessions share it. */
   #list: readonly string[];
@@ -26,11 +28,11 @@ export class ToldKeywords {
   }
 
   /** Takes the index's list, and further keywords that are about to be shown, as told; answers whether the client must hear of it. */
-  follow(list: readonly string[], shown: ReadonlySet<string> = new Set()): boolean {
+  follow(list: readonly string[], shown: ReadonlySet<string> = none): boolean {
     let isNews = false;
     if (this.isBehind(list)) {
       const isSame = list === this.#list;
-      const told = isSame ? new Set<string>() : new Set(this.#list.slice(0, this.#count));
+      const told = isSame ? none : new Set(this.#list.slice(0, this.#count));
       for (let at = isSame ? this.#count : 0; at < list.length; at++) if (!this.#knows(list[at]!, told)) isNews = true;
       this.#list = list;
       this.#count = list.length;

@@ -107,15 +107,18 @@ export class Input {
     this.reader = this.reader.withLimits(grammar);
   }
 
-  /** Waits for bytes, at most `timeoutMs`. */
-  wait(timeoutMs: number): Promise<WaitResult> {
+  /** Waits for bytes, at most `timeoutMs`; without it until something else ends the wait. */
+  wait(timeoutMs?: number): Promise<WaitResult> {
     if (this.hasEnded) return Promise.resolve('ended');
     return new Promise((resolve) => {
-      const timer = this.#clock.setTimer(timeoutMs, () => this.#settle('timeout'), { background: true });
-      this.#waiter = (result) => {
-        timer.cancel();
-        resolve(result);
-      };
+      if (timeoutMs === undefined) this.#waiter = resolve;
+      else {
+        const timer = this.#clock.setTimer(timeoutMs, () => this.#settle('timeout'), { background: true });
+        this.#waiter = (result) => {
+          timer.cancel();
+          resolve(result);
+        };
+      }
       if (this.#isPaused) {
         this.#isPaused = false;
         this.#socket.resume();

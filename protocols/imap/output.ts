@@ -17,6 +17,23 @@ const lingerMs = 5_000;
 const flushAtChars = 32_768;
 /** Shorter byte runs are cheaper to copy into the text around them than to write alone. */
 const copyBelowBytes = 4_096;
+/** Clients that speak different extensions hear different texts. */
+const maxSharedTexts = 16;
+const maxSharedChars = 4_096;
+
+/** Text that many sessions are told, as bytes: made once, for as long as they are being told. */
+export class SharedBytes {
+  readonly #bytesOf = new Map<string, Buffer>();
+
+  of(latin1: string): Buffer {
+    let bytes = this.#bytesOf.get(latin1);
+    if (!bytes) {
+      bytes = Buffer.from(latin1, 'latin1');
+      if (this.#bytesOf.size < maxSharedTexts && latin1.length <= maxSharedChars) this.#bytesOf.set(latin1, bytes);
+    }
+    return bytes;
+  }
+}
 
 export class Output {
   #socket: Duplex;
@@ -65,10 +82,10 @@ export class Output {
     return true;
   }
 
-  /** Hands what is gathered to the socket. */
-  flush(): void {
+  /** Hands what is gathered to the socket; `shared` where others are told the same. */
+  flush(shared?: SharedBytes): void {
     if (this.#text === '') return;
-    const bytes = Buffer.from(this.#text, 'latin1');
+    const bytes = shared?.of(this.#text) ?? Buffer.from(this.#text, 'latin1');
     this.#text = '';
     if (!this.isClosed) this.#socket.write(bytes);
   }

@@ -33,18 +33,9 @@ export const idle: Command = {
 /** EXPUNGE may come at any time here. */
 const idleNews: NewsOptions = { looks: false, expunges: true };
 
-/**
- * When the next sign of life is due: a little early, at a time that many sessions have in common. Thousands of them then share a few wake-ups, and one look at
- * the store for each mailbox.
- */
-function keepAliveDueMs(lastSentMs: number, keepAliveMs: number): number {
-  const stepMs = Math.max(1, keepAliveMs / 12);
-  return Math.floor((lastSentMs + keepAliveMs) / stepMs) * stepMs;
-}
-
 async function waitForDone(context: SessionContext, push: IdlePush): Promise<Reply> {
   const { input, output, services } = context;
-  const { clock, limits } = services;
+  const { clock } = services;
   for (;;) {
     const event = input.reader.nextLine();
     if (event) {
@@ -54,9 +45,13 @@ async function waitForDone(context: SessionContext, push: IdlePush): Promise<Rep
     }
     if (context.isDraining) throw new ConnectionClosed();
     output.flush();
-    await output.ready();
-    const dueMs = keepAliveDueMs(push.lastToldMs, limits.keepAliveMs);
-    if (clock.monotonicMs() >= dueMs) {
+    const ready = output.ready();
+    if (ready) {
+      await ready;
+      // What has come in meanwhile would wake nobody any more.
+      continue;
+    }
+    if (clock.monotonicMs() >= push.dueMs) {
       push.lastToldMs = clock.monotonicMs();
       context.untagged('OK Still here');
       // Also the moment to find what no notice told (TRAPS 18).
@@ -69,6 +64,7 @@ async function waitForDone(context: SessionContext, push: IdlePush): Promise<Rep
       if (context.hasNotice && (await input.wait(retryMs)) === 'ended') throw new ConnectionClosed();
       continue;
     }
-    if ((await input.wait(dueMs - clock.monotonicMs())) === 'ended') throw new ConnectionClosed();
+    // Ended by bytes, by news, and when a sign of life is due.
+    if ((await input.wait()) === 'ended') throw new ConnectionClosed();
   }
 }
