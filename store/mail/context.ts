@@ -27,12 +27,7 @@ export interface ChangeContext {
 }
 
 /** Runs a change of so many messages, perhaps in one transaction with others of the account; what it throws is thrown on, and fails none of those. */
-export type ChangeTogether = <T>(
-  accountId: AccountId,
-  operation: string,
-  messages: number,
-  body: ChangeBody<T>,
-) => Promise<T>;
+export type ChangeTogether = <T>(accountId: AccountId, operation: string, messages: number, body: ChangeBody<T>) => Promise<T>;
 
 export interface MailContext extends ChangeContext {
   /** As `changeAccount`, for changes of few messages that write nothing of new ones (`combined-changes.ts`). */
@@ -80,11 +75,7 @@ export interface Done<T> {
   notice: ChangeNotice | undefined;
 }
 
-export function planChange<T>(
-  context: ChangeContext,
-  operation: string,
-  body: ChangeBody<T>,
-): PlannedChange<T> {
+export function planChange<T>(context: ChangeContext, operation: string, body: ChangeBody<T>): PlannedChange<T> {
   return { operation, body, token: newChangeToken(context.random), attempts: new Map(), mayHaveCommitted: false };
 }
 
