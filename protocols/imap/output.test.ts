@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { Output } from './output.js';
+import { Output, SharedBytes } from './output.js';
 import { ManualClock } from './testing/manual-clock.js';
 
 const limits = { maxBufferedOutputBytes: 262_144, writeTimeoutMs: 300_000 };
@@ -52,5 +52,20 @@ describe('the end of a connection', () => {
     output.end();
     clock.advance(limits.writeTimeoutMs);
     expect(socket.destroyed).toBe(true);
+  });
+});
+
+describe('text that many are told', () => {
+  it('is made into bytes once, as long as there are few such texts and they are short', () => {
+    const shared = new SharedBytes();
+    const bytes = shared.of('* 2 EXISTS\r\n');
+    expect(bytes.toString('latin1')).toBe('* 2 EXISTS\r\n');
+    expect(shared.of('* 2 EXISTS\r\n')).toBe(bytes);
+    const long = 'x'.repeat(5_000);
+    expect(shared.of(long)).not.toBe(shared.of(long));
+    for (let n = 0; n < 100; n++) shared.of(`* ${n} EXISTS\r\n`);
+    expect(shared.of('* 99 EXISTS\r\n')).not.toBe(shared.of('* 99 EXISTS\r\n'));
+    expect(shared.of('* 99 EXISTS\r\n').toString('latin1')).toBe('* 99 EXISTS\r\n');
+    expect(shared.of('\xe9').equals(Buffer.of(0xe9))).toBe(true);
   });
 });

@@ -138,7 +138,12 @@ class PushQueue {
       const clock = all[0]?.clock;
       if (clock)
         await inTurns(all, clock, (push) => {
-          if (!push.isOver) push.tell(modseq, shared);
+          try {
+            if (!push.isOver) push.tell(modseq, shared);
+          } catch {
+            // It finds the reason itself; the others are told nevertheless.
+            push.wake();
+          }
         });
     }
     this.#isRunning = false;

@@ -162,3 +162,35 @@ describe.each(['applied', 'lost'] as const)('a commit that is unknown, and was %
     await room.close();
   });
 });
+
+describe('changes that lose together again and again', () => {
+  it('are made alone', async () => {
+    const room = await openRoom('memory');
+    const inbox = await filled(room, 3);
+    const modseq = await presentModseq(room);
+    const { faults } = room.kv as MemoryStore;
+    const commits = countCommits(room);
+    const transact = room.kv.transact.bind(room.kv);
+    let lost = 0;
+    room.kv.transact = async (body, options) => {
+      try {
+        return await transact(body, options);
+      } catch (error) {
+        lost++;
+        faults.conflict = 0;
+        throw error;
+      }
+    };
+    faults.conflict = 1;
+    const results = await together(
+      room,
+      [1, 2, 3].map((uid) => () => room.mail.changeFlags(account, inbox, [uid], adding('x'))),
+    );
+    expect(lost).toBe(1);
+    expect(commits()).toBe(3);
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled']);
+    expect((await setsSince(room, modseq)).map((set) => set.modseq - modseq)).toEqual([1, 2, 3]);
+    expect((await room.mail.recount(account)).differences).toEqual([]);
+    await room.close();
+  });
+});

@@ -27,8 +27,13 @@ const combined = counter(
 const maxChanges = 50;
 /** Changes of more messages are transactions of their own. */
 export const maxCombinedMessages = 100;
+/** After so many runs that came to nothing, each is made alone: less is read at a time, and less of it can be changed by others meanwhile. */
+const maxRuns = 4;
 /** About what such a change writes for one message. */
 const bytesPerMessage = 2_000;
+
+/** They lost again and again, against other nodes or against time. */
+class Crowded extends Error {}
 
 interface Item extends PlannedChange<unknown> {
   messages: number;
@@ -51,11 +56,13 @@ export function combinedChanges(context: ChangeContext): ChangeTogether {
 async function runTogether(context: ChangeContext, accountId: AccountId, items: readonly Item[]): Promise<Outcome<unknown>[]> {
   const [first] = items;
   const isMixed = items.some(({ operation }) => operation !== first!.operation);
+  let runs = 0;
   const outcomes = await context.kv.transact(
     async (tx) => {
-      const made: Done<unknown>[] = [];
       // Also of those that are not come to because one before them throws.
       if (tx.mayHaveCommitted) for (const item of items) item.mayHaveCommitted = true;
+      if (++runs > maxRuns && items.length > 1) throw new Crowded();
+      const made: Done<unknown>[] = [];
       for (const item of items) made.push(await makeChange(context, tx, accountId, item));
       return made;
     },
