@@ -108,7 +108,7 @@ export class Committer {
     const record: CommitRecord = { version: batch.version, ...writtenBy(request, stamp), settled: batch.settled };
     const changed = this.#armWatches(request, record);
     this.history.record(record);
-    this.cache.written(record);
+    this.cache.written(record, request.writes.points);
     return this.#await(batch, record, changed);
   }
 
